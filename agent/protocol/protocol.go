@@ -1,0 +1,344 @@
+// Package protocol is the wire contract between the server and its agents:
+// types and constants only, standard library only, so that both sides and
+// every transport (WebSocket and polling) speak from one page.
+//
+// Zero values: an absent field means "not said", never "reset to nothing",
+// unless the field's comment says otherwise. Receivers ignore unknown fields
+// and unknown message types, so that an old agent and a new server get along.
+package protocol
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Version is sent in hello and welcome. History:
+//
+//	1  2026-11  first version
+const Version = 1
+
+// MaxFrame is the largest frame or HTTP message body, in bytes, that either
+// side accepts. Log batches are cut well below it.
+const MaxFrame = 1 << 20
+
+// Message types, upward (agent to server).
+const (
+	TypeHello       = "hello"
+	TypeScheduleAck = "schedule.ack"
+	TypeFire        = "schedule.fire"
+	TypeAccepted    = "job.accepted"
+	TypeStarted     = "job.started"
+	TypeProgress    = "job.progress"
+	TypeLog         = "job.log"
+	TypeFinished    = "job.finished"
+	TypeHeartbeat   = "heartbeat"
+)
+
+// Message types, downward (server to agent).
+const (
+	TypeWelcome     = "welcome"
+	TypeScheduleSet = "schedule.set"
+	TypeRun         = "command.run"
+	TypeCancel      = "command.cancel"
+	TypeAck         = "ack"
+	TypeError       = "error"
+)
+
+// Envelope is one message. ID is chosen by the sender and repeated when the
+// same message is sent again; the receiver acknowledges by it.
+type Envelope struct {
+	ID      string          `json:"id"`
+	Type    string          `json:"type"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+}
+
+// Link transports, as shown to people.
+const (
+	LinkWebSocket = "websocket"
+	LinkPolling   = "polling"
+)
+
+// EnrollRequest is the body of POST /agent/v1/enroll.
+type EnrollRequest struct {
+	Token        string `json:"token"`
+	Hostname     string `json:"hostname"`
+	OS           string `json:"os"`
+	Arch         string `json:"arch"`
+	AgentVersion string `json:"agent_version"`
+	// Timezone is an IANA name; empty when the machine can't name its zone.
+	Timezone string `json:"timezone"`
+	// PublicKey is the agent's X25519 public key, 32 bytes in standard base64.
+	// An agent without one gets no secrets.
+	PublicKey string `json:"public_key,omitempty"`
+}
+
+// EnrollResponse is its answer. AgentToken is shown this once.
+type EnrollResponse struct {
+	HostID     string `json:"host_id"`
+	AgentToken string `json:"agent_token"`
+}
+
+// Job states an agent reports in hello.
+const (
+	JobAccepted = "accepted" // journalled, restic not started yet
+	JobRunning  = "running"  // restic started
+	JobFinished = "finished" // ended, result not yet acknowledged
+)
+
+// HelloJob is one journal entry: every job not finished, and every finished
+// one whose result the server has not acknowledged.
+type HelloJob struct {
+	JobID string `json:"job_id"`
+	State string `json:"state"`
+}
+
+// Hello opens a session. The server settles every job by it.
+type Hello struct {
+	Protocol      int    `json:"protocol"`
+	JournalID     string `json:"journal_id"`
+	AgentVersion  string `json:"agent_version"`
+	ResticVersion string `json:"restic_version"`
+	OS            string `json:"os"`
+	Arch          string `json:"arch"`
+	Timezone      string `json:"timezone"`
+	// AppliedScheduleVersion is the version of the set the agent's cron runs;
+	// 0 before the first. ScheduleDigest is ScheduleSet.Digest of that set.
+	AppliedScheduleVersion int64      `json:"applied_schedule_version"`
+	ScheduleDigest         string     `json:"schedule_digest,omitempty"`
+	Jobs                   []HelloJob `json:"jobs"`
+	// SentAt is the agent's clock, for measuring the skew.
+	SentAt time.Time `json:"sent_at"`
+}
+
+// Welcome answers hello. Durations are whole milliseconds on the wire.
+type Welcome struct {
+	Protocol         int       `json:"protocol"`
+	Session          string    `json:"session"`
+	ServerTime       time.Time `json:"server_time"`
+	PingIntervalMS   int64     `json:"ping_interval_ms"`
+	PollIntervalMS   int64     `json:"poll_interval_ms"`
+	ScheduleJitterMS int64     `json:"schedule_jitter_ms"`
+}
+
+// ScheduleSet is all schedules of a host as the agent sees them. It replaces
+// the set before it; a set with an older version is ignored.
+type ScheduleSet struct {
+	Version   int64      `json:"version"`
+	Schedules []Schedule `json:"schedules"`
+}
+
+// Schedule is one entry of a set. Disabled entries never fire.
+type Schedule struct {
+	ID           string   `json:"id"`
+	Cron         string   `json:"cron"`
+	Enabled      bool     `json:"enabled"`
+	SourceGroups []string `json:"source_groups"`
+}
+
+// ScheduleAck says that the agent's cron now runs this version.
+type ScheduleAck struct {
+	Version int64  `json:"version"`
+	Digest  string `json:"digest,omitempty"`
+}
+
+// Fire says that a schedule is due. ScheduledAt is the nominal time.
+type Fire struct {
+	ScheduleID  string    `json:"schedule_id"`
+	ScheduledAt time.Time `json:"scheduled_at"`
+}
+
+// Job kinds.
+const (
+	KindInit   = "init"
+	KindBackup = "backup"
+	KindUnlock = "unlock"
+)
+
+// Retention is restic's policy; the zero value keeps everything.
+type Retention struct {
+	KeepLast    int      `json:"keep_last,omitempty"`
+	KeepHourly  int      `json:"keep_hourly,omitempty"`
+	KeepDaily   int      `json:"keep_daily,omitempty"`
+	KeepWeekly  int      `json:"keep_weekly,omitempty"`
+	KeepMonthly int      `json:"keep_monthly,omitempty"`
+	KeepYearly  int      `json:"keep_yearly,omitempty"`
+	KeepWithin  string   `json:"keep_within,omitempty"`
+	KeepTags    []string `json:"keep_tags,omitempty"`
+}
+
+// Repository is where a command works. Sealed is base64 of the HPKE
+// encapsulation followed by the ciphertext of a Secrets document, made for the
+// agent's key with SealInfo and the job id as associated data; it is empty for
+// an agent without a key.
+type Repository struct {
+	URL    string `json:"url"`
+	Sealed string `json:"sealed,omitempty"`
+	// ID is the repository's own id (restic's config), where it is known.
+	ID string `json:"id,omitempty"`
+}
+
+// SealInfo is the HPKE info string of Repository.Sealed: DHKEM(X25519,
+// HKDF-SHA256), HKDF-SHA256, ChaCha20Poly1305.
+const SealInfo = "resticfleet command.run v1"
+
+// Secrets is what Repository.Sealed holds, as JSON.
+type Secrets struct {
+	Password string            `json:"password"`
+	Env      map[string]string `json:"env,omitempty"`
+}
+
+// Run tells the agent to run one job. It is structured: no argument string
+// crosses the wire.
+type Run struct {
+	JobID      string     `json:"job_id"`
+	Kind       string     `json:"kind"`
+	Attempt    int        `json:"attempt"`
+	ResticHost string     `json:"restic_host"`
+	Repository Repository `json:"repository"`
+
+	// For backups.
+	Includes []string `json:"includes,omitempty"`
+	Excludes []string `json:"excludes,omitempty"`
+	Tag      string   `json:"tag,omitempty"`
+	// Parent is the group's newest snapshot, for a quick incremental run; the
+	// agent does without where it no longer exists.
+	Parent string `json:"parent,omitempty"`
+
+	Retention *Retention `json:"retention,omitempty"`
+	// ReadDataSubset is check's --read-data-subset.
+	ReadDataSubset string `json:"read_data_subset,omitempty"`
+}
+
+// Cancel asks for a job's end. The agent's job.finished decides what it was.
+type Cancel struct {
+	JobID string `json:"job_id"`
+}
+
+// Accepted follows the journal's fsync.
+type Accepted struct {
+	JobID     string `json:"job_id"`
+	JournalID string `json:"journal_id,omitempty"`
+}
+
+// Started says that restic was started, at At of the agent's clock.
+type Started struct {
+	JobID string    `json:"job_id"`
+	At    time.Time `json:"at"`
+}
+
+// Progress is the newest state of a running job; Seq grows within the job, an
+// older one is ignored.
+type Progress struct {
+	JobID            string   `json:"job_id"`
+	Seq              int64    `json:"seq"`
+	Percent          float64  `json:"percent"` // 0 to 100
+	FilesDone        int64    `json:"files_done"`
+	TotalFiles       int64    `json:"total_files"`
+	BytesDone        int64    `json:"bytes_done"`
+	TotalBytes       int64    `json:"total_bytes"`
+	SecondsRemaining int64    `json:"seconds_remaining"`
+	ErrorCount       int64    `json:"error_count,omitempty"`
+	CurrentFiles     []string `json:"current_files,omitempty"`
+}
+
+// Log levels.
+const (
+	LevelInfo    = "info"
+	LevelWarning = "warning"
+	LevelError   = "error"
+)
+
+// LogLine is one line; Seq starts at 1 and has no gaps within a job.
+type LogLine struct {
+	Seq   int64     `json:"seq"`
+	At    time.Time `json:"at"`
+	Level string    `json:"level"`
+	Text  string    `json:"text"`
+}
+
+// Log is a batch of lines in order.
+type Log struct {
+	JobID string    `json:"job_id"`
+	Lines []LogLine `json:"lines"`
+}
+
+// Outcomes of a job, as the agent saw them.
+const (
+	OutcomeSucceeded = "succeeded"
+	OutcomeWarning   = "warning"
+	OutcomeFailed    = "failed"
+	OutcomeCancelled = "cancelled"
+)
+
+// Error codes of a failed, warning or cancelled job: what a program switches
+// on. Error holds the sentences for people.
+const (
+	ErrNoRepository     = "no_repository"          // restic's exit 10
+	ErrLocked           = "locked"                 // restic's exit 11
+	ErrWrongPassword    = "wrong_password"         // restic's exit 12
+	ErrUnreachable      = "repository_unreachable" // no answer from the backend in time
+	ErrMissingInclude   = "missing_include"        // an include does not exist
+	ErrUnreadable       = "unreadable_files"       // restic's exit 3 of a backup
+	ErrNoSpace          = "no_space"               // the agent's own disk
+	ErrNoRestic         = "no_restic"              // no usable restic program
+	ErrNoSecrets        = "no_secrets"             // credentials missing or not readable with our key
+	ErrInterrupted      = "interrupted"            // restic was killed or its end is unknown
+	ErrCancelled        = "cancelled"
+	ErrAlreadyExists    = "already_exists" // init of a repository that exists and opens
+	ErrRefusedByPolicy  = "refused_by_policy"
+	ErrUnknownKind      = "unknown_kind"
+	ErrRestic           = "restic_failed" // anything else restic said
+	ErrInvalidCommand   = "invalid_command"
+	ErrInternal         = "agent_error"
+	ErrSnapshotMissing  = "snapshot_missing" // exit 0 without a snapshot id
+	ErrBelowMinimum     = "below_minimum"    // fewer files or bytes than the group asks for
+	ErrBackendForbidden = "backend_forbidden"
+)
+
+// Finished is a job's end. It is repeated until it is acknowledged.
+type Finished struct {
+	JobID      string    `json:"job_id"`
+	Outcome    string    `json:"outcome"`
+	At         time.Time `json:"at"`
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	ExitCode   *int      `json:"exit_code,omitempty"`
+	SnapshotID string    `json:"snapshot_id,omitempty"` // full id, 64 hex digits
+	// RepositoryID is restic's own id of the repository, where the job learnt it.
+	RepositoryID string `json:"repository_id,omitempty"`
+	ErrorCode    string `json:"error_code,omitempty"`
+	// Error is the cause, then the remedy; known secrets are scrubbed.
+	Error string `json:"error,omitempty"`
+	// Stats are restic's summary figures under restic's names.
+	Stats map[string]any `json:"stats,omitempty"`
+	// Unreadable names up to 100 files that could not be read.
+	Unreadable []string `json:"unreadable,omitempty"`
+	// LastLogSeq is the seq of the job's last log line, 0 for none.
+	LastLogSeq int64 `json:"last_log_seq"`
+}
+
+// Heartbeat keeps the link's last contact fresh and repeats what hello said
+// of the schedule set.
+type Heartbeat struct {
+	AppliedScheduleVersion int64     `json:"applied_schedule_version"`
+	ScheduleDigest         string    `json:"schedule_digest,omitempty"`
+	SentAt                 time.Time `json:"sent_at"`
+}
+
+// Ack lists what the server has committed and what it can never store.
+type Ack struct {
+	Acknowledged []string    `json:"acknowledged"`
+	Rejected     []Rejection `json:"rejected,omitempty"`
+}
+
+// Rejection names a message that will never be taken, and why, so that it
+// blocks nothing behind it.
+type Rejection struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+}
+
+// Error says why the server is about to close the link or ignored something.
+type Error struct {
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+}
