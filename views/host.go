@@ -1,0 +1,134 @@
+package views
+
+import (
+	"strings"
+	"time"
+
+	"resticfleet/views/ui"
+)
+
+// Host answers "what is backed up, when next, is it fine?". HostLive is its
+// partial and live update: the page fetches it again from /hosts/{id} at the
+// stream's event "host". Every act's form takes an answer without content and
+// with HX-Trigger: host as "done, look again".
+type Host struct {
+	Clock         ui.Clock
+	ID, Name      string
+	Online        bool
+	LastSeen      time.Time
+	Link          string // websocket, polling or "" when there is none
+	OS            string
+	ResticVersion string
+	AgentVersion  string
+	Timezone      string
+	ZoneAssumed   bool // the agent couldn't name its zone and said UTC
+	Labels        []string
+	Enrolled      bool
+	ScheduleLag   *ScheduleLag
+	Repository    *Repository
+	Groups        []Group
+	Schedules     []Schedule
+	Jobs          []JobRow
+	CanOperate    bool // run, cancel, groups, schedules
+	CanAdminister bool // repository, enrolment, deletion
+}
+
+// ScheduleLag says that the agent has not applied the newest schedule version.
+type ScheduleLag struct {
+	ChangedAt        time.Time
+	Current, Applied int64
+}
+
+// Repository is what may be shown of it.
+type Repository struct {
+	URL      string
+	EnvNames []string
+	// ID is restic's own, "" until it is known.
+	ID string
+	// State is Good once it opened, Waiting or Running during the first init,
+	// Failed with its Cause and JobID otherwise.
+	State ui.State
+	Cause string
+	JobID string
+}
+
+// Group is a row of the host's source groups.
+type Group struct {
+	ID, Name, Tag string
+	Includes      []string
+	ExcludeCount  int
+	State         ui.State
+	// StateText replaces the state's word: "63 % · 2 min left".
+	StateText string
+	// Detail is the line below it while something runs: "18,204 files · 3.1 GiB".
+	Detail     string
+	NewestGood time.Time
+	SizeBytes  int64
+	Days       []ui.Day
+	// ActiveJobID is the queued, sent or running backup, "" for none;
+	// CancelRequested that it was asked to stop.
+	ActiveJobID     string
+	CancelRequested bool
+	// Percent is the running backup's, 0 to 100, or below 0 for none known.
+	Percent float64
+}
+
+// Schedule is a row of the host's schedules.
+type Schedule struct {
+	ID      string
+	Words   string
+	Cron    string
+	Enabled bool
+	Groups  []string
+	NextRun time.Time
+	// Note is what is special about the next run: a change of the clocks.
+	Note string
+}
+
+func (h Host) url() string { return "/hosts/" + h.ID }
+
+// facts are the small print beside the name.
+func (h Host) facts() []string {
+	var facts []string
+	add := func(s string) {
+		if s != "" {
+			facts = append(facts, s)
+		}
+	}
+	add(h.Link)
+	add(h.OS)
+	if h.ResticVersion != "" {
+		add("restic " + h.ResticVersion)
+	}
+	if h.AgentVersion != "" {
+		add("agent " + h.AgentVersion)
+	}
+	return facts
+}
+
+func (h Host) localTime() string {
+	if h.Timezone == "" {
+		return ""
+	}
+	s := h.Timezone + ", " + h.Clock.Wall(h.Clock.Now) + " there"
+	if h.ZoneAssumed {
+		s += " (the agent could not tell its zone; set --timezone)"
+	}
+	return s
+}
+
+func (h Host) state() ui.State {
+	switch {
+	case !h.Enrolled:
+		return ui.Waiting
+	case h.Online:
+		return ui.Online
+	}
+	return ui.Offline
+}
+
+func (g Group) paths() string { return strings.Join(g.Includes, " ") }
+
+func (g Group) domID() string { return "group-" + g.ID }
+
+func (h Host) deletable() bool { return h.CanAdminister }

@@ -1,0 +1,150 @@
+package ui
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Number is n with its thousands separated: 18,204.
+func Number(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	sign := ""
+	if digits[0] == '-' {
+		sign, digits = "-", digits[1:]
+	}
+	var b strings.Builder
+	b.WriteString(sign)
+	for i, d := range digits {
+		if i > 0 && (len(digits)-i)%3 == 0 {
+			b.WriteByte(',')
+		}
+		b.WriteRune(d)
+	}
+	return b.String()
+}
+
+// Count is n with the fitting one of two nouns: 1 file, 18,204 files.
+func Count(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return Number(n) + " " + many
+}
+
+var byteUnits = []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+
+// Bytes is n in binary units, with one decimal below a hundred: 3.1 GiB.
+func Bytes(n int64) string {
+	return bytesIn(n, unitOf(n), true)
+}
+
+// BytesOf is "1.9 / 3.1 GiB": both in the unit of the second.
+func BytesOf(done, total int64) string {
+	unit := unitOf(total)
+	return bytesIn(done, unit, false) + " / " + bytesIn(total, unit, true)
+}
+
+func unitOf(n int64) int {
+	unit, v := 0, math.Abs(float64(n))
+	// 1023.95 and not 1024, so that 1,048,570 bytes are 1 MiB and not 1024 KiB.
+	for v >= 1023.5 && unit < len(byteUnits)-1 {
+		v /= 1024
+		unit++
+	}
+	return unit
+}
+
+func bytesIn(n int64, unit int, withUnit bool) string {
+	v := float64(n) / math.Pow(1024, float64(unit))
+	var s string
+	switch {
+	case unit == 0, math.Abs(v) >= 100, v == math.Trunc(v):
+		s = Number(int64(math.Round(v)))
+	default:
+		s = strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	if withUnit {
+		s += " " + byteUnits[unit]
+	}
+	return s
+}
+
+// Percent is p, from 0 to 100, as a whole number that says 100 % only when it
+// is: 99.9 is 99 %.
+func Percent(p float64) string {
+	return strconv.Itoa(whole(p)) + " %"
+}
+
+func whole(p float64) int {
+	return int(math.Max(0, math.Min(100, math.Floor(p))))
+}
+
+// Duration is how long something took: 2 s, 3 min 02 s, 11 h 40 min, 2 d 4 h;
+// below a second in ms.
+func Duration(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 s"
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	case d < time.Minute:
+		return strconv.Itoa(int(d.Seconds())) + " s"
+	case d < time.Hour:
+		s := int(d.Seconds())
+		return strconv.Itoa(s/60) + " min " + twoDigits(s%60) + " s"
+	case d < 24*time.Hour:
+		m := int(d.Minutes())
+		return strconv.Itoa(m/60) + " h " + twoDigits(m%60) + " min"
+	}
+	return Age(d)
+}
+
+func twoDigits(n int) string {
+	if n < 10 {
+		return "0" + strconv.Itoa(n)
+	}
+	return strconv.Itoa(n)
+}
+
+// Age is a rough span: 38 min, 14 h, 2 d 4 h, 12 d. The script's age() says the
+// same words, because it refreshes them in the page.
+func Age(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return "under 1 min"
+	case d < time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + " min"
+	case d < 24*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + " h"
+	}
+	h := int(d.Hours())
+	if days := h / 24; days < 7 && h%24 > 0 {
+		return strconv.Itoa(days) + " d " + strconv.Itoa(h%24) + " h"
+	}
+	return Number(int64(h/24)) + " d"
+}
+
+// Ahead is how far off a coming time is, in words that fit a preview of runs:
+// in 8 min, in 11 h, in 4 days.
+func Ahead(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return "due now"
+	case d < 48*time.Hour:
+		return "in " + Age(d)
+	}
+	return "in " + Number(int64(d.Hours()/24)) + " days"
+}
+
+// Remaining is an estimate and says so.
+func Remaining(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return "a few seconds left"
+	case d < time.Minute:
+		return "under 1 min left"
+	}
+	return "about " + Age(d.Round(time.Minute)) + " left"
+}
