@@ -1,0 +1,138 @@
+package restic
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"resticfleet/agent/protocol"
+)
+
+func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
+	var main *StepResult
+	var settled, cleared *StepResult
+	mains := 0
+	for i := range results {
+		switch results[i].Purpose {
+		case PurposeMain:
+			main, mains = &results[i], mains+1
+		case PurposeSettle:
+			settled = &results[i]
+		case PurposeClear:
+			cleared = &results[i]
+		}
+	}
+	if main == nil {
+		return &Step{Purpose: PurposeMain, Args: backupArgs(job.Run, job.IncludesFile, job.Run.Parent)}, nil
+	}
+	if mains == 1 && job.Run.Parent != "" && parentGone(*main) && !job.CancelAsked {
+		return &Step{
+			Purpose: PurposeMain, Args: backupArgs(job.Run, job.IncludesFile, ""),
+			Note: "The parent snapshot " + short(job.Run.Parent) + " no longer exists: backing up without it.",
+		}, nil
+	}
+
+	snapshot := main.Output.snapshotID
+	if main.ExitCode != 0 && main.ExitCode != 3 && snapshot == "" {
+		if main.killed() && cleared == nil {
+			return &Step{Purpose: PurposeClear, Args: unlockArgs(), Document: true, Timeout: asideTimeout,
+				Note: "restic was killed: removing the lock it may have left."}, nil
+		}
+		if settled == nil && inDoubt(*main) {
+			return &Step{Purpose: PurposeSettle, Args: settleArgs(job.Run), Document: true, Timeout: asideTimeout,
+				Note: "Asking the repository whether the snapshot of this job exists."}, nil
+		}
+		if settled != nil {
+			snapshot = settled.snapshotOf(job.Run.JobID)
+		}
+	}
+	return nil, backupEnd(job, *main, settled, snapshot)
+}
+
+// inDoubt: restic opened the repository and didn't come to a plain end, so a
+// snapshot may exist that nobody heard of.
+func inDoubt(r StepResult) bool {
+	if r.StartError != "" {
+		return false
+	}
+	return r.Lost || ((r.killed() || r.ExitCode == 130) && r.Output.spoke)
+}
+
+func backupEnd(job Job, main StepResult, settled *StepResult, snapshot string) *protocol.Finished {
+	end := &protocol.Finished{JobID: job.Run.JobID, SnapshotID: snapshot, Stats: main.Output.summary, Unreadable: main.Output.unreadable}
+	if !main.Lost && !main.killed() && main.StartError == "" {
+		code := main.ExitCode
+		end.ExitCode = &code
+	}
+	known := snapshot != "" && (main.ExitCode == 0 || main.ExitCode == 3 ||
+		main.Lost || main.killed() || main.ExitCode == 130)
+	switch {
+	case known && (main.ExitCode == 3 || main.Output.errorCount > 0):
+		end.Outcome, end.ErrorCode = protocol.OutcomeWarning, protocol.ErrUnreadable
+		end.Error = unreadableText(main.Output)
+	case known:
+		end.Outcome = protocol.OutcomeSucceeded
+	case job.CancelAsked && !main.failedByItself():
+		cancelled := Cancelled(job.Run.JobID)
+		end.Outcome, end.ErrorCode, end.Error = cancelled.Outcome, cancelled.ErrorCode, cancelled.Error
+	case main.ExitCode == 0:
+		end.Outcome, end.ErrorCode = protocol.OutcomeFailed, protocol.ErrSnapshotMissing
+		end.Error = "restic ended without an error but named no snapshot. Read the job's log, and check the repository before relying on this backup."
+	default:
+		end.Outcome = protocol.OutcomeFailed
+		end.ErrorCode, end.Error = explain(job.Run, main)
+		if settled != nil && (settled.ExitCode != 0 || settled.Lost) {
+			_, why := explain(job.Run, *settled)
+			end.Error += " The repository could not be asked whether the snapshot exists: " + why
+		}
+	}
+	return end
+}
+
+// failedByItself: restic came to an end of its own that isn't the cancel's. A
+// cancel that found the job already failing doesn't hide the reason.
+func (r StepResult) failedByItself() bool {
+	return r.Interrupt != InterruptCancel && !r.Lost && !r.killed() && r.ExitCode != 130
+}
+
+func parentGone(r StepResult) bool {
+	return r.ExitCode == 1 && r.Output.snapshotID == "" && strings.Contains(r.Output.said(), "no matching ID found")
+}
+
+func unreadableText(o *Output) string {
+	names := o.unreadable
+	count := fmt.Sprintf("%d files or folders", len(names))
+	switch {
+	case len(names) == 0:
+		return "Some files could not be read; the snapshot holds everything else. " +
+			"See the job's log for their names, make them readable for the agent's account, or exclude them."
+	case len(names) == 1:
+		count = "One file or folder"
+	case len(names) == maxUnreadable:
+		count = "At least " + count
+	}
+	shown := strings.Join(names[:min(len(names), 3)], ", ")
+	if len(names) > 3 {
+		shown += " and others"
+	}
+	return fmt.Sprintf("%s could not be read; the snapshot holds everything else: %s. "+
+		"Make them readable for the agent's account, or exclude them.", count, shown)
+}
+
+// snapshotOf reads a settle step's answer: the id of the job's snapshot, or
+// empty. The filter's answer is checked again, since success hangs on it.
+func (r StepResult) snapshotOf(jobID string) string {
+	var snapshots []struct {
+		ID   string   `json:"id"`
+		Tags []string `json:"tags"`
+	}
+	if r.ExitCode != 0 || json.Unmarshal([]byte(r.Output.text.String()), &snapshots) != nil {
+		return ""
+	}
+	for _, s := range snapshots {
+		if contains(s.Tags, JobTagPrefix+jobID) {
+			return s.ID
+		}
+	}
+	return ""
+}

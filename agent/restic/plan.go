@@ -1,0 +1,126 @@
+package restic
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"resticfleet/agent/protocol"
+)
+
+// Purposes of a step: what it is run for, beside the command it runs.
+const (
+	PurposeMain   = "main"   // the job itself: a cancel interrupts it
+	PurposeSettle = "settle" // asks the repository what became of the job
+	PurposeClear  = "clear"  // takes away the lock of a restic that was killed
+)
+
+// Step is one restic invocation.
+type Step struct {
+	Purpose  string
+	Args     []string
+	Document bool          // stdout is an answer, not a log
+	Timeout  time.Duration // 0: as long as it takes
+	// Note is a line for the job's log, said before the step.
+	Note string
+}
+
+// asideTimeout bounds the small steps around a job: they must never keep it
+// from ending.
+const asideTimeout = 5 * time.Minute
+
+// Reasons why the agent itself interrupted a step.
+const (
+	InterruptCancel      = "cancel"
+	InterruptUnreachable = "unreachable"
+	InterruptTimeout     = "timeout"
+)
+
+// StepResult is how a step ended, as the files of its directory tell.
+type StepResult struct {
+	Purpose string
+	Args    []string
+	Output  *Output
+	// ExitCode is -1 when restic ended by a signal, never started, or Lost.
+	ExitCode int
+	// Signal is the number of the signal that ended restic, else 0.
+	Signal int
+	// StartError says why restic could not be started at all.
+	StartError string
+	// Lost: restic was started, is gone, and nobody recorded how it ended.
+	Lost bool
+	// Interrupt is the agent's reason for having interrupted it, if it did,
+	// and Detail what it saw (the last failed probe).
+	Interrupt string
+	Detail    string
+}
+
+func (r StepResult) killed() bool { return r.Signal != 0 }
+
+// Job is what a plan needs to know.
+type Job struct {
+	Run          protocol.Run
+	IncludesFile string
+	CancelAsked  bool
+}
+
+// Next tells, from what the finished steps left, the next step or the job's
+// end; exactly one of the two is non-nil. The end still lacks its times and its
+// last log line. It is a pure function: the same results give the same answer
+// after a restart. An unknown kind ends at once, unknown_kind.
+func Next(job Job, results []StepResult) (*Step, *protocol.Finished) {
+	switch job.Run.Kind {
+	case protocol.KindBackup:
+		return nextBackup(job, results)
+	case protocol.KindInit:
+		return nextInit(job, results)
+	case protocol.KindUnlock:
+		return nextUnlock(job, results)
+	}
+	return nil, Fail(job.Run.JobID, protocol.ErrUnknownKind,
+		fmt.Sprintf("This agent does not know jobs of kind %q.", job.Run.Kind),
+		"Update the agent on this host to the server's version.")
+}
+
+// Fail makes a failed end: a code for programs, cause and remedy for people.
+func Fail(jobID, code, cause, remedy string) *protocol.Finished {
+	return &protocol.Finished{JobID: jobID, Outcome: protocol.OutcomeFailed, ErrorCode: code, Error: sentences(cause, remedy)}
+}
+
+// Cancelled makes the end of a job that was asked to end and left nothing.
+func Cancelled(jobID string) *protocol.Finished {
+	return &protocol.Finished{
+		JobID: jobID, Outcome: protocol.OutcomeCancelled, ErrorCode: protocol.ErrCancelled,
+		Error: "The job was cancelled before it was done. Run it again when it suits.",
+	}
+}
+
+func sentences(cause, remedy string) string { return strings.TrimSpace(cause + " " + remedy) }
+
+// end turns a step that didn't do its work into the job's end.
+func end(job Job, r StepResult, stats map[string]any) *protocol.Finished {
+	if job.CancelAsked && !r.failedByItself() {
+		return Cancelled(job.Run.JobID)
+	}
+	code, text := explain(job.Run, r)
+	f := &protocol.Finished{JobID: job.Run.JobID, Outcome: protocol.OutcomeFailed, ErrorCode: code, Error: text, Stats: stats}
+	if !r.Lost && !r.killed() && r.StartError == "" {
+		exit := r.ExitCode
+		f.ExitCode = &exit
+	}
+	return f
+}
+
+func (r StepResult) is(command string) bool { return len(r.Args) > 0 && r.Args[0] == command }
+
+// Spoke says whether restic has said anything yet; one that has not may still
+// be trying to reach its repository.
+func (o *Output) Spoke() bool { return o.spoke }
+
+// said is what restic gave as its reason: the JSON message, else plain stderr.
+func (o *Output) said() string {
+	if o.exitMessage != "" {
+		return o.exitMessage
+	}
+	return strings.TrimSpace(o.stderrTail)
+}
