@@ -1,0 +1,175 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"resticfleet/agent/protocol"
+	"resticfleet/models"
+)
+
+// Link is one session of one agent, whatever carries it. It is used by one
+// goroutine at a time.
+type Link struct {
+	HostID     models.HostID
+	Generation int64
+	Session    string
+
+	sentSchedule int64 // the newest version sent over this link, -1 for none
+	cancelled    map[models.JobID]bool
+}
+
+// Hello opens a link: it becomes the host's only one, what the agent says of
+// itself and of its jobs is settled, and what it returns is to be sent first,
+// in order.
+func (s *Service) Hello(ctx context.Context, host *models.Host, transport string, hello protocol.Hello) (*Link, []protocol.Envelope, error) {
+	received := time.Now()
+	link := &Link{HostID: host.ID, Session: uuid.NewString(), sentSchedule: -1, cancelled: map[models.JobID]bool{}}
+	var changed []*models.Job
+	var cancels []models.JobID
+	err := models.Tx(ctx, s.DB, func(tx models.IDB) error {
+		var err error
+		if link.Generation, err = models.OpenLink(ctx, tx, host.ID, host.AgentTokenHash, transport); err != nil {
+			return err
+		}
+		now, err := models.SaveHello(ctx, tx, host.ID, link.Generation, hello, received)
+		if err != nil {
+			return err
+		}
+		changed, cancels, err = models.Settle(ctx, tx, now, hello.Jobs)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := models.AutoInit(ctx, s.DB, host.ID); err != nil {
+		return nil, nil, err
+	}
+	for _, j := range changed {
+		s.Hints.Publish(JobTopic(j.ID))
+	}
+	s.Hints.Publish(HostTopic(host.ID), FleetTopic, JobsTopic)
+
+	first := []protocol.Envelope{protocol.Seal(uuid.NewString(), protocol.TypeWelcome, protocol.Welcome{
+		Protocol: protocol.Version, Session: link.Session, ServerTime: time.Now().UTC(),
+		PingIntervalMS: s.PingInterval.Milliseconds(), PollIntervalMS: s.PingInterval.Milliseconds(),
+		ScheduleJitterMS: s.ScheduleJitter.Milliseconds(),
+	})}
+	rest, err := s.Outgoing(ctx, link)
+	if err != nil {
+		return nil, nil, err
+	}
+	first = append(first, rest...)
+	for _, id := range cancels {
+		if !link.cancelled[id] {
+			link.cancelled[id] = true
+			first = append(first, cancelMessage(id))
+		}
+	}
+	return link, first, nil
+}
+
+// Outgoing is everything that should go down this link now: the schedule set
+// if it moved, cancels, jobs offered again, and jobs claimed by this call. A
+// claim is committed before its message exists. ErrSuperseded ends the link.
+func (s *Service) Outgoing(ctx context.Context, link *Link) ([]protocol.Envelope, error) {
+	var out []protocol.Envelope
+	set, err := models.ScheduleSet(ctx, s.DB, link.HostID)
+	if err != nil {
+		return nil, err
+	}
+	if set.Version > link.sentSchedule {
+		link.sentSchedule = set.Version
+		out = append(out, protocol.Seal(fmt.Sprintf("schedule-%d", set.Version), protocol.TypeScheduleSet, set))
+	}
+	cancels, err := models.CancelsFor(ctx, s.DB, link.HostID)
+	if err != nil {
+		return nil, err
+	}
+	again, err := models.Reoffer(ctx, s.DB, link.HostID, link.Generation, s.OfferAgain)
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range again {
+		out = s.appendCommand(ctx, out, j)
+	}
+	for {
+		j, err := models.Claim(ctx, s.DB, link.HostID, link.Generation)
+		if err != nil {
+			return nil, err
+		}
+		if j == nil {
+			break
+		}
+		s.Hints.Publish(JobTopic(j.ID), JobsTopic, HostTopic(j.HostID))
+		out = s.appendCommand(ctx, out, j)
+	}
+	// After the commands: the agent must know a job before it can end it.
+	for _, id := range cancels {
+		if !link.cancelled[id] {
+			link.cancelled[id] = true
+			out = append(out, cancelMessage(id))
+		}
+	}
+	return out, nil
+}
+
+func cancelMessage(id models.JobID) protocol.Envelope {
+	return protocol.Seal("cancel-"+id.String(), protocol.TypeCancel, protocol.Cancel{JobID: id.String()})
+}
+
+// appendCommand puts a claimed job into words. One that can't be is failed
+// here and now, so that it doesn't stand in the others' way.
+func (s *Service) appendCommand(ctx context.Context, out []protocol.Envelope, j *models.Job) []protocol.Envelope {
+	run, err := s.command(ctx, j)
+	if err == nil {
+		return append(out, protocol.Seal(fmt.Sprintf("run-%s-%d", j.ID, j.Attempt), protocol.TypeRun, run))
+	}
+	s.Log.ErrorContext(ctx, "command can't be sent", "job.id", j.ID, "host.id", j.HostID, "err", err)
+	why := "The server could not prepare this job: its own log says why. Mend that, then run it again."
+	var e *models.Error
+	if errors.As(err, &e) {
+		why = e.Error()
+	}
+	if err := models.FailUnsendable(ctx, s.DB, j.ID, protocol.ErrNoSecrets, why); err != nil {
+		s.Log.ErrorContext(ctx, "job can't be failed", "job.id", j.ID, "err", err)
+	}
+	s.jobChanged(j)
+	return out
+}
+
+// command is what an agent needs to run a job; credentials are added here, at
+// sending, sealed to the agent's key.
+func (s *Service) command(ctx context.Context, j *models.Job) (protocol.Run, error) {
+	host, err := models.FindHost(ctx, s.DB, j.HostID)
+	if err != nil {
+		return protocol.Run{}, err
+	}
+	repo, err := models.FindRepository(ctx, s.DB, j.HostID)
+	if err != nil {
+		return protocol.Run{}, err
+	}
+	run := protocol.Run{
+		JobID: j.ID.String(), Kind: string(j.Kind), Attempt: j.Attempt, ResticHost: host.ResticHost,
+		Repository: protocol.Repository{URL: repo.URL, ID: repo.ResticID},
+		Includes:   j.Spec.Includes, Excludes: j.Spec.Excludes, Tag: j.Spec.Tag,
+	}
+	if j.SourceGroupID != nil {
+		if run.Parent, err = models.NewestSnapshot(ctx, s.DB, *j.SourceGroupID); err != nil {
+			return protocol.Run{}, err
+		}
+	}
+	if len(host.PublicKey) == 0 {
+		return run, nil // an agent without a key gets no secrets, and says so
+	}
+	secrets, err := repo.Secrets(s.Sealer)
+	if err != nil {
+		return protocol.Run{}, err
+	}
+	run.Repository.Sealed, err = protocol.SealSecrets(host.PublicKey, run.JobID, secrets)
+	return run, err
+}

@@ -1,0 +1,196 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Claim takes the next job that may leave for a host: it is a row before it is
+// a message. Nil means that nothing may go now. ErrSuperseded means that the
+// link is not the host's newest any more.
+//
+// The order is that of asking. What waits: everything behind the host's init;
+// a backup while the host's other one runs, or exclusive work runs in the
+// repository or was asked for earlier by a host that is there; exclusive work
+// while anything runs in the repository. The look below is a courtesy; what
+// decides between two servers is the constraint jobs_gate.
+func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, error) {
+	var claimed *Job
+	err := Tx(ctx, db, func(tx IDB) error {
+		claimed = nil
+		if err := HoldGeneration(ctx, tx, host, generation); err != nil {
+			return err
+		}
+		h, err := FindHost(ctx, tx, host)
+		if err != nil {
+			return err
+		}
+		repo, err := FindRepository(ctx, tx, host)
+		if err != nil && CodeOf(err) != ENotFound {
+			return err
+		}
+		open, err := OpenJobs(ctx, tx, host)
+		if err != nil {
+			return err
+		}
+		for _, j := range open {
+			if j.State != JobQueued {
+				continue
+			}
+			if repo == nil {
+				if err := failUnbound(ctx, tx, j); err != nil {
+					return err
+				}
+				continue
+			}
+			free, err := mayLeave(ctx, tx, h, repo, j, open)
+			if err != nil {
+				return err
+			}
+			if free {
+				claimed, err = take(ctx, tx, h, repo, j, generation)
+				return err
+			}
+		}
+		return nil
+	})
+	// Another server's claim came between the look and the take.
+	if violated(err, pgExclusionViolation, "jobs_gate") {
+		return nil, nil
+	}
+	return claimed, err
+}
+
+func failUnbound(ctx context.Context, tx IDB, j *Job) error {
+	_, err := tx.ExecContext(ctx, `update jobs set state = 'failed', finished_at = now(), error_code = 'no_repository_bound',
+		error = 'The host has no repository any more. Set one up on the host''s page, then run this again.' where id = ?`, j.ID)
+	if err != nil {
+		return fmt.Errorf("claim: %w", err)
+	}
+	return nil
+}
+
+// beside is how many jobs that need no gate may run on a host at once.
+const beside = 2
+
+func mayLeave(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, open []*Job) (bool, error) {
+	running := 0
+	for _, other := range open {
+		if other.Kind == KindInit && other.ID != j.ID && (other.State != JobQueued || j.Kind != KindInit) {
+			return false, nil
+		}
+		if other.State != JobQueued && !other.Kind.gated() {
+			running++
+		}
+	}
+	if !j.Kind.gated() {
+		return running < beside, nil
+	}
+	var blocked bool
+	// A lost job that came back runs without a gate: it counts all the same.
+	err := tx.QueryRowContext(ctx, `select exists (
+			select from jobs where gate && ?::int8range
+		) or exists (
+			select from jobs where state = 'running' and gate is null and repository_id = ? and id <> ?
+				and (kind in ('init', 'prune', 'check', 'forget') or (kind = 'backup' and (? or host_id = ?)))
+		) or (not ? and exists (
+			select from jobs w join hosts h on h.id = w.host_id
+			where w.state = 'queued' and w.repository_id = ? and w.id < ? and w.kind in ('init', 'prune', 'check', 'forget')
+				and h.link_closed_at is null and h.last_seen_at > now() - ?::interval
+		))`,
+		gate(repo.RepositoryID, h.No, j.Kind), repo.RepositoryID, j.ID, j.Kind.exclusive(), h.ID,
+		j.Kind.exclusive(), repo.RepositoryID, j.ID, interval(OnlineFor)).Scan(&blocked)
+	if err != nil {
+		return false, fmt.Errorf("claim: %w", err)
+	}
+	return !blocked, nil
+}
+
+// gate is the range a job takes: its host's point for a backup, the whole of
+// its repository for exclusive work.
+func gate(repository, hostNo int32, kind JobKind) string {
+	base := int64(repository) << 32
+	if kind.exclusive() {
+		return fmt.Sprintf("[%d,%d)", base, base+1<<32)
+	}
+	return fmt.Sprintf("[%d,%d]", base+int64(hostNo), base+int64(hostNo))
+}
+
+func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, generation int64) (*Job, error) {
+	var taken *string
+	if j.Kind.gated() {
+		s := gate(repo.RepositoryID, h.No, j.Kind)
+		taken = &s
+	}
+	claimed := &Job{}
+	err := tx.NewRaw(`update jobs set state = 'sent', sent_at = now(), offered_at = now(), attempt = attempt + 1,
+			claim_generation = ?, claim_journal_id = ?, repository_id = ?, repository_url = ?, gate = ?::int8range
+		where id = ? and state = 'queued' returning *`,
+		generation, h.JournalID, repo.RepositoryID, repo.URL, taken, j.ID).Scan(ctx, claimed)
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	return claimed, nil
+}
+
+// Reoffer returns the claimed jobs that the agent has not accepted and that
+// were last offered over an older link, or longer ago than after, and marks
+// them as offered now.
+func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after time.Duration) ([]*Job, error) {
+	var jobs []*Job
+	err := Tx(ctx, db, func(tx IDB) error {
+		jobs = nil
+		if err := HoldGeneration(ctx, tx, host, generation); err != nil {
+			return err
+		}
+		err := tx.NewRaw(`update jobs set offered_at = now(), claim_generation = ?
+			where host_id = ? and state = 'sent' and accepted_at is null and (claim_generation <> ? or offered_at < now() - ?::interval)
+			returning *`, generation, host, generation, interval(after)).Scan(ctx, &jobs)
+		if err != nil {
+			return fmt.Errorf("offer again: %w", err)
+		}
+		return nil
+	})
+	return jobs, err
+}
+
+// CancelsFor returns the jobs of a host that the agent has and should end.
+func CancelsFor(ctx context.Context, db IDB, host HostID) ([]JobID, error) {
+	var ids []JobID
+	err := db.NewRaw("select id from jobs where host_id = ? and state in ('sent', 'running') and cancel_requested_at is not null", host).Scan(ctx, &ids)
+	if err != nil {
+		return nil, fmt.Errorf("cancels: %w", err)
+	}
+	return ids, nil
+}
+
+// HostsWithWork returns those of the given hosts that have something to be
+// sent: the slow look that stands behind every hint.
+func HostsWithWork(ctx context.Context, db IDB, linked []HostID) ([]HostID, error) {
+	var ids []HostID
+	if len(linked) == 0 {
+		return nil, nil
+	}
+	err := db.NewRaw(`select host_id from jobs where host_id in (?) and (state = 'queued'
+			or (state = 'sent' and accepted_at is null) or (state in ('sent', 'running') and cancel_requested_at is not null))
+		union
+		select id from hosts where id in (?) and schedule_version <> applied_schedule_version`,
+		bun.List(linked), bun.List(linked)).Scan(ctx, &ids)
+	if err != nil {
+		return nil, fmt.Errorf("hosts with work: %w", err)
+	}
+	return ids, nil
+}
+
+// HostsWaitingFor returns the hosts whose jobs wait for a repository's gate.
+func HostsWaitingFor(ctx context.Context, db IDB, repository int32) ([]HostID, error) {
+	var ids []HostID
+	err := db.NewRaw("select distinct host_id from jobs where state = 'queued' and repository_id = ?", repository).Scan(ctx, &ids)
+	if err != nil {
+		return nil, fmt.Errorf("hosts waiting: %w", err)
+	}
+	return ids, nil
+}

@@ -1,0 +1,291 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"resticfleet/agent/protocol"
+)
+
+// unknownJob is what an agent's message about a job that isn't its host's
+// ends with: it can never be stored, so it must not be repeated.
+func unknownJob(id string) *Error { return NotFound("job of this host", id) }
+
+// agentJob reads and locks a job for a report of its own host.
+func agentJob(ctx context.Context, tx IDB, host HostID, id string) (*Job, error) {
+	jobID, err := ParseID[JobID](id)
+	if err != nil {
+		return nil, unknownJob(id)
+	}
+	j := &Job{}
+	err = tx.NewSelect().Model(j).Where("id = ? and host_id = ?", jobID, host).For("no key update").Scan(ctx)
+	if isNoRows(err) {
+		return nil, unknownJob(id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find job: %w", err)
+	}
+	return j, nil
+}
+
+// JobAccepted keeps that the agent has journalled a job: from now on it never
+// expires and is never offered again.
+func JobAccepted(ctx context.Context, tx IDB, host HostID, m protocol.Accepted) (*Job, error) {
+	j, err := agentJob(ctx, tx, host, m.JobID)
+	if err != nil {
+		return nil, err
+	}
+	_, err = tx.ExecContext(ctx, `update jobs set accepted_at = coalesce(accepted_at, now()),
+		claim_journal_id = coalesce(nullif(?, ''), claim_journal_id) where id = ? and state <> 'queued'`, clip(m.JournalID), j.ID)
+	if err != nil {
+		return nil, fmt.Errorf("job accepted: %w", err)
+	}
+	return j, nil
+}
+
+// JobStarted makes a job running, also one that was lost.
+func JobStarted(ctx context.Context, tx IDB, host HostID, m protocol.Started) (*Job, error) {
+	j, err := agentJob(ctx, tx, host, m.JobID)
+	if err != nil {
+		return nil, err
+	}
+	_, err = tx.ExecContext(ctx, `update jobs set state = 'running', accepted_at = coalesce(accepted_at, now()),
+		started_at = coalesce(started_at, now()), finished_at = null, error = '', error_code = ''
+		where id = ? and state in ('sent', 'lost')`, j.ID)
+	if err != nil {
+		return nil, fmt.Errorf("job started: %w", err)
+	}
+	return j, nil
+}
+
+// JobProgress keeps the newest progress of a job that has not ended; it reports
+// false for one that is older than what is there.
+func JobProgress(ctx context.Context, tx IDB, host HostID, m protocol.Progress) (*Job, bool, error) {
+	j, err := agentJob(ctx, tx, host, m.JobID)
+	if err != nil {
+		return nil, false, err
+	}
+	if j.State.Ended() || m.Seq <= j.ProgressSeq || math.IsNaN(m.Percent) {
+		return j, false, nil
+	}
+	p := Progress{
+		Percent: min(max(m.Percent, 0), 100), FilesDone: max(m.FilesDone, 0), TotalFiles: max(m.TotalFiles, 0),
+		BytesDone: max(m.BytesDone, 0), TotalBytes: max(m.TotalBytes, 0), SecondsRemaining: max(m.SecondsRemaining, 0),
+		ErrorCount: max(m.ErrorCount, 0), CurrentFiles: []string{},
+	}
+	for _, f := range m.CurrentFiles[:min(len(m.CurrentFiles), 4)] {
+		p.CurrentFiles = append(p.CurrentFiles, CleanText(f, 1000))
+	}
+	_, err = tx.ExecContext(ctx, "update jobs set progress = ?, progress_seq = ? where id = ?", jsonb{p}, m.Seq, j.ID)
+	if err != nil {
+		return nil, false, fmt.Errorf("job progress: %w", err)
+	}
+	return j, true, nil
+}
+
+// The bounds of a stored log. An agent keeps the first and last MiB, so one
+// that sends more is not ours; what it sent until then stays.
+const (
+	maxLogLine  = 16 << 10
+	maxLogLines = 200_000
+)
+
+// JobLog keeps log lines, each once.
+func JobLog(ctx context.Context, tx IDB, host HostID, m protocol.Log) (*Job, error) {
+	j, err := agentJob(ctx, tx, host, m.JobID)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]LogLine, 0, len(m.Lines))
+	for _, l := range m.Lines {
+		if l.Seq < 1 || l.Seq > maxLogLines {
+			return nil, Invalid("lines.seq", "is out of bounds: a log has at most %d lines", maxLogLines)
+		}
+		level := l.Level
+		if level != protocol.LevelWarning && level != protocol.LevelError {
+			level = protocol.LevelInfo
+		}
+		rows = append(rows, LogLine{JobID: j.ID, Seq: l.Seq, At: l.At.UTC(), Level: level, Text: CleanText(l.Text, maxLogLine)})
+	}
+	if len(rows) == 0 {
+		return j, nil
+	}
+	if _, err := tx.NewInsert().Model(&rows).On("conflict do nothing").Exec(ctx); err != nil {
+		return nil, fmt.Errorf("job log: %w", err)
+	}
+	return j, nil
+}
+
+// JobFinished keeps how a job ended, once: a repeated result changes nothing.
+// It replaces lost and expired, marked late. It reports whether this call
+// ended the job.
+func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (*Job, bool, error) {
+	j, err := agentJob(ctx, tx, host.ID, m.JobID)
+	if err != nil {
+		return nil, false, err
+	}
+	open := !j.State.Ended() || j.State == JobLost || j.State == JobExpired
+	if !open {
+		return j, false, nil
+	}
+	end := judge(j, m)
+	stats := m.Stats
+	if stats == nil {
+		stats = map[string]any{}
+	}
+	late := j.State == JobLost || j.State == JobExpired
+	err = tx.NewRaw(`update jobs set state = ?, late = late or ?, snapshot_id = ?, exit_code = ?, error = ?, error_code = ?, stats = ?,
+			accepted_at = coalesce(accepted_at, now()),
+			started_at = coalesce(started_at, case when ? then now() end), finished_at = now()
+		where id = ? returning *`,
+		end.state, late, m.SnapshotID, m.ExitCode, end.error, end.code, jsonb{stats}, m.ExitCode != nil, j.ID).Scan(ctx, j)
+	if err != nil {
+		return nil, false, fmt.Errorf("job finished: %w", err)
+	}
+	if err := learnRepository(ctx, tx, j, m.RepositoryID); err != nil {
+		return nil, false, err
+	}
+	if j.Kind == KindBackup {
+		err = keepOutcome(ctx, tx, host, j, end.good)
+	}
+	return j, true, err
+}
+
+type ending struct {
+	state       JobState
+	code, error string
+	good        bool // moves the group's freshness
+}
+
+// judge turns what the agent saw into a final state. Succeeded means exit 0
+// and a snapshot id, whatever the agent calls it.
+func judge(j *Job, m protocol.Finished) ending {
+	e := ending{state: JobFailed, code: clip(m.ErrorCode), error: CleanText(m.Error, 4000)}
+	switch m.Outcome {
+	case protocol.OutcomeSucceeded:
+		e.state = JobSucceeded
+	case protocol.OutcomeWarning:
+		e.state = JobWarning
+	case protocol.OutcomeCancelled:
+		e.state = JobCancelled
+	}
+	if j.Kind != KindBackup || (e.state != JobSucceeded && e.state != JobWarning) {
+		return e
+	}
+	if !resticID.MatchString(m.SnapshotID) {
+		return ending{state: JobFailed, code: protocol.ErrSnapshotMissing,
+			error: "restic ended well but named no snapshot. Look at the log, then run the backup again."}
+	}
+	e.good = e.state == JobSucceeded || e.code == protocol.ErrUnreadable
+	files, bytes := number(m.Stats, "total_files_processed"), number(m.Stats, "total_bytes_processed")
+	if files < j.Spec.MinFiles || bytes < j.Spec.MinBytes {
+		e = ending{state: JobWarning, code: protocol.ErrBelowMinimum, error: fmt.Sprintf(
+			"The snapshot holds %d files and %d bytes; the group asks for at least %d files and %d bytes. Check that its folders are mounted and full, then run it again.",
+			files, bytes, j.Spec.MinFiles, j.Spec.MinBytes)}
+	}
+	return e
+}
+
+func number(stats map[string]any, name string) int64 {
+	f, _ := stats[name].(float64)
+	return int64(f)
+}
+
+// keepOutcome keeps what pages show of a group, so that none of them scans
+// jobs: newest snapshots, freshness, last state, the day's strip.
+func keepOutcome(ctx context.Context, tx IDB, host *Host, j *Job, good bool) error {
+	at := j.QueuedAt
+	if j.StartedAt != nil {
+		at = *j.StartedAt
+	}
+	if j.State != JobCancelled {
+		_, err := tx.ExecContext(ctx, `update source_groups set last_job_id = ?, last_state = ?, last_error = ?,
+				newest_snapshot_id = coalesce(nullif(?, ''), newest_snapshot_id) where id = ?`,
+			j.ID, j.State, j.Error, j.SnapshotID, j.SourceGroupID)
+		if err != nil {
+			return fmt.Errorf("keep outcome: %w", err)
+		}
+	}
+	if good {
+		_, err := tx.ExecContext(ctx, `update source_groups set good_snapshot_id = ?, good_at = ?, good_bytes = ? where id = ? and (good_at is null or good_at < ?)`,
+			j.SnapshotID, at, number(j.Stats, "total_bytes_processed"), j.SourceGroupID, at)
+		if err != nil {
+			return fmt.Errorf("keep outcome: %w", err)
+		}
+	}
+	column := map[JobState]string{JobSucceeded: "good", JobWarning: "warning", JobFailed: "failed"}[j.State]
+	if column == "" {
+		return nil
+	}
+	day := j.FinishedAt.In(host.Location()).Format(time.DateOnly)
+	_, err := tx.ExecContext(ctx, "insert into source_group_days as d (source_group_id, day, ?) values (?, ?, 1) on conflict (source_group_id, day) do update set ? = d.? + 1",
+		bun.Ident(column), j.SourceGroupID, day, bun.Ident(column), bun.Ident(column))
+	if err != nil {
+		return fmt.Errorf("keep outcome: %w", err)
+	}
+	return nil
+}
+
+// Settle compares what an agent's hello says of its jobs with what stands
+// here. Accepted and running ones are brought up to date; a job that was
+// accepted once and that the agent no longer knows is lost, and says why. It
+// returns the ids of jobs that the agent should end.
+func Settle(ctx context.Context, tx IDB, host *Host, reported []protocol.HelloJob) (changed []*Job, cancels []JobID, err error) {
+	known := map[JobID]bool{}
+	for _, r := range reported {
+		j, err := agentJob(ctx, tx, host.ID, r.JobID)
+		if CodeOf(err) == ENotFound {
+			continue // its result is rejected by id when it comes
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		known[j.ID] = true
+		if r.State == protocol.JobFinished {
+			continue // the result follows
+		}
+		if j.State == JobCancelled || (j.CancelRequestedAt != nil && !j.State.Ended()) {
+			cancels = append(cancels, j.ID)
+		}
+		if r.State == protocol.JobRunning {
+			_, err = JobStarted(ctx, tx, host.ID, protocol.Started{JobID: r.JobID})
+		} else {
+			_, err = JobAccepted(ctx, tx, host.ID, protocol.Accepted{JobID: r.JobID, JournalID: host.JournalID})
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		changed = append(changed, j)
+	}
+	open, err := OpenJobs(ctx, tx, host.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, j := range open {
+		if j.State == JobQueued || j.AcceptedAt == nil || known[j.ID] {
+			continue
+		}
+		_, err := tx.ExecContext(ctx, `update jobs set state = 'lost', finished_at = now(), error_code = 'journal_lost',
+			error = 'The agent accepted this job and no longer knows it: its state directory was replaced or rolled back. Look whether a snapshot was made, then run it again.'
+			where id = ?`, j.ID)
+		if err != nil {
+			return nil, nil, fmt.Errorf("settle: %w", err)
+		}
+		changed = append(changed, j)
+	}
+	return changed, cancels, nil
+}
+
+// FailUnsendable ends a claimed job that can't be put into words for its
+// agent.
+func FailUnsendable(ctx context.Context, db IDB, id JobID, code, why string) error {
+	_, err := db.ExecContext(ctx, "update jobs set state = 'failed', finished_at = now(), error_code = ?, error = ? where id = ? and state = 'sent'", code, why, id)
+	if err != nil {
+		return fmt.Errorf("fail job: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package models
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"resticfleet/agent/protocol"
+)
+
+// ErrSuperseded says that a newer link of the same agent exists: what the
+// older one sends doesn't count.
+var ErrSuperseded = errors.New("a newer link of this agent has taken over")
+
+// OpenLink makes a link the host's only one: the generation it returns is what
+// messages and claims are checked against from now on.
+func OpenLink(ctx context.Context, db IDB, host HostID, tokenHash []byte, transport string) (generation int64, err error) {
+	err = db.QueryRowContext(ctx, `update hosts set link_generation = link_generation + 1, link = ?, last_seen_at = now(),
+		link_since = now(), link_closed_at = null
+		where id = ? and agent_token_hash = ? and archived_at is null returning link_generation`, transport, host, tokenHash).Scan(&generation)
+	if isNoRows(err) {
+		return 0, ErrSuperseded
+	}
+	if err != nil {
+		return 0, fmt.Errorf("open link: %w", err)
+	}
+	return generation, nil
+}
+
+// CloseLink marks the host as not linked, unless a newer link has taken over.
+func CloseLink(ctx context.Context, db IDB, host HostID, generation int64) error {
+	_, err := db.ExecContext(ctx, "update hosts set link_closed_at = now() where id = ? and link_generation = ?", host, generation)
+	if err != nil {
+		return fmt.Errorf("close link: %w", err)
+	}
+	return nil
+}
+
+// TouchLink keeps a link fresh. ErrSuperseded when a newer one has taken over.
+func TouchLink(ctx context.Context, db IDB, host HostID, generation int64) error {
+	res, err := db.ExecContext(ctx, "update hosts set last_seen_at = now() where id = ? and link_generation = ?", host, generation)
+	if err != nil {
+		return fmt.Errorf("touch link: %w", err)
+	}
+	if n, _ := res.RowsAffected(); n == 0 {
+		return ErrSuperseded
+	}
+	return nil
+}
+
+// HoldGeneration makes sure, until the transaction ends, that this link is
+// still the host's newest.
+func HoldGeneration(ctx context.Context, tx IDB, host HostID, generation int64) error {
+	var current int64
+	err := tx.QueryRowContext(ctx, "select link_generation from hosts where id = ? and archived_at is null for no key update", host).Scan(&current)
+	if isNoRows(err) || (err == nil && current != generation) {
+		return ErrSuperseded
+	}
+	if err != nil {
+		return fmt.Errorf("link generation: %w", err)
+	}
+	return nil
+}
+
+// SaveHello keeps what an agent says of itself. It returns the host as it is
+// now.
+func SaveHello(ctx context.Context, tx IDB, host HostID, generation int64, hello protocol.Hello, receivedAt time.Time) (*Host, error) {
+	var skew int64
+	if !hello.SentAt.IsZero() {
+		skew = hello.SentAt.Sub(receivedAt).Milliseconds()
+	}
+	h := &Host{}
+	err := tx.NewRaw(`update hosts set journal_id = ?, agent_version = ?, restic_version = ?,
+		os = coalesce(nullif(?, ''), os), arch = coalesce(nullif(?, ''), arch),
+		timezone = ?, timezone_known = ?, applied_schedule_version = ?, applied_schedule_digest = ?,
+		clock_skew_ms = ?, last_seen_at = now(), link_closed_at = null
+		where id = ? and link_generation = ? returning *`,
+		clip(hello.JournalID), clip(hello.AgentVersion), clip(hello.ResticVersion), clip(hello.OS), clip(hello.Arch),
+		zoneOr(hello.Timezone), zoneKnown(hello.Timezone), hello.AppliedScheduleVersion, clip(hello.ScheduleDigest),
+		skew, host, generation).Scan(ctx, h)
+	if isNoRows(err) {
+		return nil, ErrSuperseded
+	}
+	if err != nil {
+		return nil, fmt.Errorf("save hello: %w", err)
+	}
+	return h, nil
+}
+
+// AckSchedule keeps which version the agent's cron runs.
+func AckSchedule(ctx context.Context, tx IDB, host HostID, version int64, digest string) error {
+	_, err := tx.ExecContext(ctx, "update hosts set applied_schedule_version = ?, applied_schedule_digest = ? where id = ?", version, clip(digest), host)
+	if err != nil {
+		return fmt.Errorf("schedule ack: %w", err)
+	}
+	return nil
+}
+
+// clip bounds a short text that an agent sends, and drops what Postgres can't
+// hold.
+func clip(s string) string { return CleanText(s, 255) }

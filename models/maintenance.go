@@ -1,0 +1,112 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"resticfleet/models/cronspec"
+)
+
+// Maintenance is when a host's repository is kept small and checked. It does
+// not touch the schedule version: the server reads it when it makes jobs.
+type Maintenance struct {
+	bun.BaseModel `bun:"table:host_repo_maintenance"`
+
+	HostID              HostID `bun:",pk"`
+	ForgetCron          string
+	ForgetEnabled       bool
+	PruneCron           string
+	PruneEnabled        bool
+	CheckCron           string
+	CheckEnabled        bool
+	CheckReadDataSubset string
+	UpdatedAt           time.Time `bun:",nullzero"`
+}
+
+// defaultMaintenance is what a host begins with. Everything is off until a
+// person turns it on.
+func defaultMaintenance(host HostID) *Maintenance {
+	return &Maintenance{
+		HostID:     host,
+		ForgetCron: "30 3 * * *", PruneCron: "30 4 * * 0", CheckCron: "30 5 * * 0",
+		CheckReadDataSubset: "1/12",
+	}
+}
+
+// FindMaintenance reads a host's cadences, and makes the row where an older
+// version left none.
+func FindMaintenance(ctx context.Context, db IDB, host HostID) (*Maintenance, error) {
+	if _, err := FindHost(ctx, db, host); err != nil {
+		return nil, err
+	}
+	if _, err := db.NewInsert().Model(defaultMaintenance(host)).On("conflict do nothing").Exec(ctx); err != nil {
+		return nil, fmt.Errorf("seed maintenance: %w", err)
+	}
+	m := &Maintenance{}
+	if err := db.NewSelect().Model(m).Where("host_id = ?", host).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("find maintenance: %w", err)
+	}
+	return m, nil
+}
+
+// Validate checks cadences and the subset; an error names each bad field.
+func (m *Maintenance) Validate() error {
+	var p problems
+	for _, c := range []struct{ field, cron string }{
+		{"forget.cron", m.ForgetCron}, {"prune.cron", m.PruneCron}, {"check.cron", m.CheckCron},
+	} {
+		if _, err := cronspec.Parse(c.cron); err != nil {
+			p.add(c.field, "%s", err)
+		}
+	}
+	if !validSubset(m.CheckReadDataSubset) {
+		p.add("check.read_data_subset", "%q is not a subset: use n/t with n between 1 and t (\"1/12\"), a percentage (\"10%%\"), a size (\"500M\"), or nothing to read no data", m.CheckReadDataSubset)
+	}
+	return p.err()
+}
+
+// SaveMaintenance validates and stores a host's cadences.
+func SaveMaintenance(ctx context.Context, db IDB, m *Maintenance) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	_, err := db.NewInsert().Model(m).ExcludeColumn("updated_at").
+		On("conflict (host_id) do update").
+		Set("forget_cron = excluded.forget_cron, forget_enabled = excluded.forget_enabled").
+		Set("prune_cron = excluded.prune_cron, prune_enabled = excluded.prune_enabled").
+		Set("check_cron = excluded.check_cron, check_enabled = excluded.check_enabled").
+		Set("check_read_data_subset = excluded.check_read_data_subset, updated_at = now()").
+		Returning("updated_at").Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("save maintenance: %w", err)
+	}
+	return nil
+}
+
+var (
+	subsetFraction = regexp.MustCompile(`^([0-9]{1,4})/([0-9]{1,4})$`)
+	subsetPercent  = regexp.MustCompile(`^([0-9]{1,3}(?:\.[0-9]{1,4})?)%$`)
+	subsetSize     = regexp.MustCompile(`^[1-9][0-9]{0,9}[KMGT]?$`)
+)
+
+// validSubset knows the three forms of restic's --read-data-subset.
+func validSubset(s string) bool {
+	if s == "" {
+		return true
+	}
+	if m := subsetFraction.FindStringSubmatch(s); m != nil {
+		n, _ := strconv.Atoi(m[1])
+		t, _ := strconv.Atoi(m[2])
+		return n >= 1 && n <= t
+	}
+	if m := subsetPercent.FindStringSubmatch(s); m != nil {
+		f, _ := strconv.ParseFloat(m[1], 64)
+		return f > 0 && f <= 100
+	}
+	return subsetSize.MatchString(s)
+}

@@ -1,0 +1,331 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/uptrace/bun"
+
+	"resticfleet/agent/protocol"
+)
+
+// HostRepository is a host's repository: where it is and, sealed, what opens
+// it. It may be bound for many hosts; RepositoryID tells which are the same.
+type HostRepository struct {
+	bun.BaseModel `bun:"table:host_repositories,alias:hr"`
+
+	HostID         HostID `bun:",pk"`
+	URL            string `bun:"url"`
+	URLKey         string `bun:"url_key"`
+	PasswordSealed []byte
+	EnvSealed      map[string][]byte `bun:"type:jsonb"`
+	BoundAt        time.Time         `bun:",nullzero"`
+
+	// RepositoryID numbers the repository, and with it its gate, in the fleet.
+	RepositoryID int32 `bun:",scanonly"`
+	// ResticID is the repository's own id, "" until a job has learnt it.
+	ResticID string `bun:",scanonly"`
+}
+
+// EnvNames are the names of the backend environment, sorted.
+func (r *HostRepository) EnvNames() []string {
+	names := slices.Sorted(maps.Keys(r.EnvSealed))
+	if names == nil {
+		names = []string{}
+	}
+	return names
+}
+
+// RepositoryFields is what a person says of a repository. On a change, an
+// empty password or a missing env value is an error, never "keep it": what was
+// stored is not told, so nobody can know what they would keep.
+type RepositoryFields struct {
+	URL      string
+	Password Secret
+	Env      map[string]Secret
+}
+
+// schemes are restic's backends; anything else with a colon early in it is
+// refused rather than taken for a path.
+var schemeLike = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:`)
+
+func (f *RepositoryFields) validate() error {
+	var p problems
+	f.URL = strings.TrimSpace(f.URL)
+	scheme := checkRepositoryURL(&p, f.URL)
+	switch pw := string(f.Password); {
+	case pw == "":
+		p.add("password", "is missing: give the repository's password")
+	case strings.TrimSpace(pw) != pw || strings.ContainsAny(pw, "\n\r\x00"):
+		p.add("password", "must be one line without blanks at its ends: restic trims them")
+	case len(pw) > 1000 || !utf8.ValidString(pw):
+		p.add("password", "must be at most 1000 bytes of text")
+	}
+	if scheme != "" {
+		for _, name := range slices.Sorted(maps.Keys(f.Env)) {
+			value := string(f.Env[name])
+			switch {
+			case !protocol.BackendEnvAllowed(scheme, name):
+				p.add("env", "%s is not a variable of this backend: allowed are %s", CleanText(name, 60), allowedEnv(scheme))
+			case value == "" || len(value) > 10_000 || hasNUL(value) || !utf8.ValidString(value):
+				p.add("env", "%s must have a value of at most 10000 bytes of text", name)
+			}
+		}
+	}
+	return p.err()
+}
+
+func allowedEnv(scheme string) string {
+	names := protocol.BackendEnv(scheme)
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// checkRepositoryURL returns the scheme, or "" with a problem added.
+func checkRepositoryURL(p *problems, raw string) string {
+	const field = "url"
+	switch {
+	case raw == "":
+		p.add(field, "is missing: give a path like /srv/backup or a URL like rest:https://host/path")
+		return ""
+	case len(raw) > 2000 || !utf8.ValidString(raw) || strings.ContainsFunc(raw, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		p.add(field, "must be one line of at most 2000 bytes without control characters")
+		return ""
+	}
+	scheme := protocol.URLScheme(raw)
+	switch scheme {
+	case "rclone":
+		p.add(field, "rclone runs a program on the host: it works only where the agent's own policy allows it, and this server can't know that yet; use another scheme")
+		return ""
+	case protocol.SchemeLocal:
+		if rest, ok := strings.CutPrefix(raw, "local:"); ok {
+			raw = rest
+		}
+		if !strings.HasPrefix(raw, "/") {
+			if schemeLike.MatchString(raw) {
+				p.add(field, "has an unknown scheme: use a path or one of rest, s3, b2, azure, gs, swift, sftp")
+			} else {
+				p.add(field, "must be an absolute path or begin with one of rest, s3, b2, azure, gs, swift, sftp")
+			}
+			return ""
+		}
+		return scheme
+	}
+	rest := raw[strings.Index(raw, ":")+1:]
+	if rest == "" {
+		p.add(field, "ends after its scheme: give the rest")
+		return ""
+	}
+	if scheme == "rest" {
+		u, err := url.Parse(rest)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			p.add(field, "must look like rest:https://host:8000/path")
+			return ""
+		}
+	}
+	if hasCredentials(scheme, rest) {
+		p.add(field, "must not hold a user or password: put them into env (%s)", allowedEnv(scheme))
+		return ""
+	}
+	return scheme
+}
+
+// hasCredentials looks for user:password@ in every form a URL takes. sftp's
+// user is an address, not a secret; its password can't be given at all.
+func hasCredentials(scheme, rest string) bool {
+	authority := rest
+	if i := strings.Index(authority, "//"); i >= 0 {
+		authority = authority[i+2:]
+	}
+	authority, _, _ = strings.Cut(authority, "/")
+	at := strings.LastIndex(authority, "@")
+	if at < 0 {
+		return false
+	}
+	if scheme == "sftp" {
+		return strings.Contains(authority[:at], ":")
+	}
+	return true
+}
+
+// BindRepository seals and stores a host's credentials. The same URL, or one
+// whose own id is known to be the same, shares one gate.
+func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f RepositoryFields) (*HostRepository, error) {
+	if err := f.validate(); err != nil {
+		return nil, err
+	}
+	r := &HostRepository{HostID: host, URL: f.URL, URLKey: urlKey(f.URL), EnvSealed: map[string][]byte{}}
+	var err error
+	if r.PasswordSealed, err = seal.seal(passwordPlace(host), string(f.Password)); err != nil {
+		return nil, err
+	}
+	for name, value := range f.Env {
+		if r.EnvSealed[name], err = seal.seal(envPlace(host, name), string(value)); err != nil {
+			return nil, err
+		}
+	}
+	err = Tx(ctx, db, func(tx IDB) error {
+		if _, err := lockHost(ctx, tx, host); err != nil {
+			return err
+		}
+		if err := knowURL(ctx, tx, r.URLKey); err != nil {
+			return err
+		}
+		_, err := tx.NewInsert().Model(r).On("conflict (host_id) do update").
+			Set("url = excluded.url, url_key = excluded.url_key").
+			Set("password_sealed = excluded.password_sealed, env_sealed = excluded.env_sealed, bound_at = now()").
+			Returning("bound_at").Exec(ctx)
+		if err != nil {
+			return fmt.Errorf("bind repository: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return FindRepository(ctx, db, host)
+}
+
+func passwordPlace(host HostID) string         { return "host/" + host.String() + "/password" }
+func envPlace(host HostID, name string) string { return "host/" + host.String() + "/env/" + name }
+
+// lockHost takes a live host's row for the transaction: two writers of one
+// host's set go one after the other.
+func lockHost(ctx context.Context, tx IDB, id HostID) (*Host, error) {
+	h := &Host{}
+	err := tx.NewSelect().Model(h).Where("id = ? and archived_at is null", id).For("no key update").Scan(ctx)
+	if isNoRows(err) {
+		return nil, NotFound("host", id.String())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock host: %w", err)
+	}
+	return h, nil
+}
+
+// urlKey makes equal addresses equal: no slash at the end, no "local:".
+func urlKey(raw string) string {
+	raw = strings.TrimPrefix(raw, "local:")
+	if trimmed := strings.TrimRight(raw, "/"); trimmed != "" {
+		return trimmed
+	}
+	return raw
+}
+
+// knowURL gives an address that is new to the fleet a repository.
+func knowURL(ctx context.Context, tx IDB, key string) error {
+	_, err := tx.ExecContext(ctx, `with r as (
+			insert into repositories (restic_id) select null where not exists (select from repository_urls where url = ?) returning id)
+		insert into repository_urls (url, repository_id) select ?, id from r on conflict do nothing`, key, key)
+	if err != nil {
+		return fmt.Errorf("repository of URL: %w", err)
+	}
+	return nil
+}
+
+// FindRepository reads a host's binding; ENotFound when there is none.
+func FindRepository(ctx context.Context, db IDB, host HostID) (*HostRepository, error) {
+	r := &HostRepository{}
+	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id").
+		Join("join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id").Where("hr.host_id = ?", host).Scan(ctx)
+	if isNoRows(err) {
+		return nil, &Error{Code: ENotFound, Message: "This host has no repository yet. Set one up: URL, password and what its backend needs."}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find repository: %w", err)
+	}
+	return r, nil
+}
+
+// UnbindRepository forgets a host's credentials; the repository itself and its
+// snapshots stay.
+func UnbindRepository(ctx context.Context, db IDB, host HostID) error {
+	res, err := db.ExecContext(ctx, "delete from host_repositories where host_id = ?", host)
+	if err != nil {
+		return fmt.Errorf("unbind repository: %w", err)
+	}
+	if n, _ := res.RowsAffected(); n == 0 {
+		return &Error{Code: ENotFound, Message: "This host has no repository to forget."}
+	}
+	return nil
+}
+
+// Secrets opens what a command needs. An error means a wrong key or a damaged
+// row; it names the place, never the content.
+func (r *HostRepository) Secrets(seal *Sealer) (protocol.Secrets, error) {
+	password, err := seal.open(passwordPlace(r.HostID), r.PasswordSealed)
+	if err != nil {
+		return protocol.Secrets{}, err
+	}
+	out := protocol.Secrets{Password: password, Env: map[string]string{}}
+	for name, sealed := range r.EnvSealed {
+		if out.Env[name], err = seal.open(envPlace(r.HostID, name), sealed); err != nil {
+			return protocol.Secrets{}, err
+		}
+	}
+	return out, nil
+}
+
+var resticID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// learnRepository keeps a repository's own id. Where that id is known already,
+// the two were one all along, reached by two URLs: from now on they share the
+// older one's gate. Jobs under way keep the gate they hold until they end.
+func learnRepository(ctx context.Context, tx IDB, job *Job, id string) error {
+	if job.RepositoryID == nil || !resticID.MatchString(id) {
+		return nil
+	}
+	var known int32
+	err := tx.QueryRowContext(ctx, "select id from repositories where restic_id = ?", id).Scan(&known)
+	if isNoRows(err) {
+		return nameRepository(ctx, tx, job, id)
+	}
+	if err != nil {
+		return fmt.Errorf("learn repository: %w", err)
+	}
+	if known == *job.RepositoryID {
+		return nil
+	}
+	return moveURL(ctx, tx, job.RepositoryURL, *job.RepositoryID, known)
+}
+
+// nameRepository gives the job's repository its id; where it has another one
+// (somebody made the repository anew at the same URL), the URL gets a
+// repository of its own.
+func nameRepository(ctx context.Context, tx IDB, job *Job, id string) error {
+	res, err := tx.ExecContext(ctx, "update repositories set restic_id = ? where id = ? and restic_id is null", id, *job.RepositoryID)
+	if err != nil {
+		return fmt.Errorf("learn repository: %w", err)
+	}
+	if n, _ := res.RowsAffected(); n > 0 {
+		return nil
+	}
+	var fresh int32
+	if err := tx.QueryRowContext(ctx, "insert into repositories (restic_id) values (?) returning id", id).Scan(&fresh); err != nil {
+		return fmt.Errorf("learn repository: %w", err)
+	}
+	return moveURL(ctx, tx, job.RepositoryURL, *job.RepositoryID, fresh)
+}
+
+func moveURL(ctx context.Context, tx IDB, rawURL string, from, to int32) error {
+	key := urlKey(rawURL)
+	if _, err := tx.ExecContext(ctx, "update repository_urls set repository_id = ? where repository_id = ? and url = ?", to, from, key); err != nil {
+		return fmt.Errorf("learn repository: %w", err)
+	}
+	// What waits goes through the new gate; what is under way keeps the old.
+	_, err := tx.ExecContext(ctx, `update jobs set repository_id = ? where repository_id = ? and state = 'queued'
+		and host_id in (select host_id from host_repositories where url_key = ?)`, to, from, key)
+	if err != nil {
+		return fmt.Errorf("learn repository: %w", err)
+	}
+	return nil
+}
