@@ -88,7 +88,11 @@ func (f Fleet) subheading() string {
 // fields are added by the element that asks.
 func (f Fleet) selfURL() string { return listURL("/", "cursor", f.Cursor) }
 
+// olderURL is the next page's, "" on the last.
 func (f Fleet) olderURL() string {
+	if f.NextCursor == "" {
+		return ""
+	}
 	return listURL("/", "q", f.Query, "show", f.Show, "cursor", f.NextCursor)
 }
 

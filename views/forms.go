@@ -1,9 +1,10 @@
 package views
 
 import (
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/a-h/templ"
 
 	"resticfleet/views/ui"
 )
@@ -30,6 +31,9 @@ type Enrolment struct {
 	Command   string
 	ExpiresAt time.Time
 	Enrolled  bool
+	// RepositorySet and GroupCount tell which of the next steps are done.
+	RepositorySet bool
+	GroupCount    int
 }
 
 // EnvRow is one line of the backend's environment. Set means that a value is
@@ -191,4 +195,86 @@ func (f RepositoryForm) envRows() []EnvRow {
 	return rows
 }
 
-func (r CronRun) domID(i int) string { return "run-" + strconv.Itoa(i) }
+// nextClass makes the button of the first step that is left the primary one.
+func (e Enrolment) nextClass(step int) string {
+	next := 0
+	switch {
+	case !e.Enrolled:
+		next = 1
+	case !e.RepositorySet:
+		next = 2
+	case e.GroupCount == 0:
+		next = 3
+	}
+	if step == next {
+		return ui.ButtonPrimary
+	}
+	return ui.ButtonQuiet
+}
+
+func (f RepositoryForm) passwordHint() string {
+	if f.PasswordSet {
+		return "One is set. Leave empty to keep it."
+	}
+	return "restic’s own, for this repository. Keep a copy elsewhere: without it nobody can read the snapshots."
+}
+
+func (r EnvRow) placeholder() string {
+	if r.Set {
+		return "set"
+	}
+	return "Value"
+}
+
+func envInvalid(id string, r EnvRow) templ.Attributes {
+	if r.Error == "" {
+		return nil
+	}
+	return templ.Attributes{"aria-invalid": "true", "aria-describedby": id + "-error"}
+}
+
+func (f GroupForm) crumb() string {
+	if f.ID == "" {
+		return "new source group"
+	}
+	return f.Name
+}
+
+func (f ScheduleForm) crumb() string {
+	if f.ID == "" {
+		return "new schedule"
+	}
+	return "schedule"
+}
+
+// previewURL names the host, whose zone decides; the field's own value is added
+// by the element that asks.
+func (f ScheduleForm) previewURL() string { return "/cron-preview?host_id=" + f.HostID }
+
+func (f ScheduleForm) cronError() string { return f.Errors["cron"] }
+
+// preview shows the form's own error in the place where the next keystroke
+// will replace it.
+func (f ScheduleForm) preview() CronPreview {
+	p := f.Preview
+	if f.cronError() != "" {
+		p.Error = f.cronError()
+	}
+	return p
+}
+
+// zoneSentence says in whose time the expression is read.
+func (c CronPreview) zoneSentence() string {
+	s := c.Clock.ZoneName()
+	if c.HostName != "" {
+		s += ", the zone of " + c.HostName
+	}
+	return s + ". It is " + c.Clock.Wall(c.Clock.Now) + " there now."
+}
+
+func (c CronPreview) runsHeading() string {
+	if len(c.Runs) == 5 {
+		return "Next five runs"
+	}
+	return "Next runs"
+}

@@ -132,3 +132,60 @@ func (g Group) paths() string { return strings.Join(g.Includes, " ") }
 func (g Group) domID() string { return "group-" + g.ID }
 
 func (h Host) deletable() bool { return h.CanAdminister }
+
+func enrolLink(h Host) ui.Link {
+	if !h.CanAdminister {
+		return ui.Link{}
+	}
+	return ui.Link{Text: "Show how to enrol it", URL: h.url() + "/enrol"}
+}
+
+// sentence tells which version is in force until the agent confirms.
+func (l ScheduleLag) sentence(online bool) string {
+	current, applied := ui.Number(l.Current), ui.Number(l.Applied)
+	if !online {
+		return "The agent is away; it applies version " + current + " when it is back. Until then " + applied + " is in force."
+	}
+	return "The agent applies version " + current + "; " + applied + " is in force until it confirms."
+}
+
+// word is the repository's state as a sentence's end.
+func (r Repository) word() string {
+	switch r.State {
+	case ui.Good:
+		return "Ready"
+	case ui.Running:
+		return "Being set up"
+	case ui.Waiting:
+		return "Waiting to be set up"
+	case ui.Failed:
+		return "Not set up"
+	}
+	return r.State.Word()
+}
+
+// note is what else is known of it: its own id, the names of its environment.
+func (r Repository) note() string {
+	var parts []string
+	if r.ID != "" {
+		parts = append(parts, "repository "+shortID(r.ID))
+	}
+	if len(r.EnvNames) > 0 {
+		parts = append(parts, strings.Join(r.EnvNames, ", ")+" set")
+	}
+	return strings.Join(parts, " · ")
+}
+
+func (g Group) word() string {
+	if g.StateText != "" {
+		return g.StateText
+	}
+	return g.State.Word()
+}
+
+func zoneNote(h Host) string {
+	if h.Timezone == "" {
+		return ""
+	}
+	return "times in " + h.Timezone
+}

@@ -226,3 +226,73 @@ func shortID(id string) string {
 func progressValue(percent float64) string {
 	return strconv.FormatFloat(max(0, min(100, percent)), 'f', 1, 64)
 }
+
+func (j Job) crumb() string {
+	title := j.title()
+	return strings.ToLower(title[:1]) + title[1:]
+}
+
+// explains is true for ends that need words rather than figures.
+func (j Job) explains() bool {
+	switch j.State {
+	case "warning", "failed", "cancelled", "skipped", "expired", "lost":
+		return true
+	}
+	return false
+}
+
+func (j Job) runURL() string { return "/hosts/" + j.HostID + "/source-groups/" + j.GroupID + "/run" }
+
+// mayFollow is false for the repository's form when the reader isn't an administrator.
+func (j Job) mayFollow(url string) bool {
+	return j.CanAdminister || !strings.HasSuffix(url, "/repository")
+}
+
+func (j Job) exitNote() string {
+	if j.ExitCode == nil || *j.ExitCode == 0 {
+		return ""
+	}
+	return " (restic’s exit code " + strconv.Itoa(*j.ExitCode) + ")"
+}
+
+func (j Job) currentFile() string {
+	if j.Progress == nil || len(j.Progress.CurrentFiles) == 0 {
+		return ""
+	}
+	return j.Progress.CurrentFiles[0]
+}
+
+// waitingFor is what a job that hasn't begun waits for, from the farthest step
+// it has reached where nobody said more.
+func (j Job) waitingFor() string {
+	switch {
+	case j.WaitingFor != "":
+		return j.WaitingFor
+	case !j.AcceptedAt.IsZero():
+		return j.HostName + " has it and starts it as soon as it can."
+	case j.State == "sent":
+		return "On its way to " + j.HostName + "."
+	}
+	return "It goes to " + j.HostName + " as soon as its turn comes."
+}
+
+func (l LogLine) colour() string {
+	switch l.Level {
+	case "warning":
+		return "text-warning"
+	case "error":
+		return "text-error"
+	}
+	return ""
+}
+
+// word tells the level to those who can't see its colour.
+func (l LogLine) word() string {
+	switch l.Level {
+	case "warning":
+		return "Warning"
+	case "error":
+		return "Error"
+	}
+	return ""
+}

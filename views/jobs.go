@@ -82,7 +82,11 @@ func (j Jobs) path() string {
 
 func (j Jobs) selfURL() string { return listURL(j.path(), "cursor", j.Cursor) }
 
+// olderURL is the next page's, "" on the last.
 func (j Jobs) olderURL() string {
+	if j.NextCursor == "" {
+		return ""
+	}
 	return listURL(j.path(), "state", j.Filter.State, "kind", j.Filter.Kind, "host", j.Filter.Host, "cursor", j.NextCursor)
 }
 
@@ -133,4 +137,8 @@ func (r JobRow) took() string {
 		return ui.Duration(r.Took)
 	}
 	return "–"
+}
+
+func (j Jobs) hostChoices() []Choice {
+	return append([]Choice{{"", "Any host"}}, j.HostChoices...)
 }

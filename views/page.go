@@ -7,7 +7,11 @@
 // contract, written in the components.
 package views
 
-import "resticfleet/views/ui"
+import (
+	"github.com/a-h/templ"
+
+	"resticfleet/views/ui"
+)
 
 // The entries of the navigation.
 const (
@@ -54,3 +58,25 @@ func (p Page) title() string {
 // htmxConfig keeps what a morph would take away (open dialogs and menus) and
 // what the policy would refuse (a style element of htmx's own).
 const htmxConfig = `{"morphIgnore":["data-htmx-powered","open"],"includeIndicatorCSS":false,"history":false}`
+
+func (p Page) asset(name string) string {
+	if p.Asset == nil {
+		return "/static/" + name
+	}
+	return p.Asset(name)
+}
+
+// themeAttr is set only for a choice: without it the system decides.
+func themeAttr(theme string) templ.Attributes {
+	if theme != "light" && theme != "dark" {
+		return nil
+	}
+	return templ.Attributes{"data-theme": theme}
+}
+
+func colorScheme(theme string) string {
+	if theme == "light" || theme == "dark" {
+		return theme
+	}
+	return "light dark"
+}

@@ -1,5 +1,7 @@
 package ui
 
+import "github.com/a-h/templ"
+
 // Crumb is one step of a breadcrumb; the last has no URL.
 type Crumb struct{ Text, URL string }
 
@@ -63,4 +65,19 @@ func (f Field) describedBy() string {
 		return f.ID() + "-hint"
 	}
 	return ""
+}
+
+// describe are the attributes that tie the control to its hint and error.
+func (f Field) describe() templ.Attributes {
+	attrs := templ.Attributes{}
+	if by := f.describedBy(); by != "" {
+		attrs["aria-describedby"] = by
+	}
+	if f.Error != "" {
+		attrs["aria-invalid"] = "true"
+	}
+	if f.Min != "" {
+		attrs["min"] = f.Min
+	}
+	return attrs
 }
