@@ -143,7 +143,9 @@ func checkAround(t *testing.T, loc *time.Location, c change, daily []cronspec.Sp
 				t.Errorf("%s around %s: Next(%s) = %s, want %s", spec, time.Unix(c.at, 0).In(loc), after.In(loc), got, time.Unix(want*60, 0).In(loc))
 				return
 			}
-			after = got
+			// Half an hour later a clock that went back shows the reading as
+			// still to come. It isn't.
+			after = got.Add(30 * time.Minute)
 		}
 	}
 }
