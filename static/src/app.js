@@ -1,0 +1,236 @@
+// What the pages do beyond htmx: keep the event stream alive and say when it
+// isn't, dialogs, theme, copy, following a log, ages that stay true. Pages work
+// without any of it.
+
+const $ = (id) => document.getElementById(id);
+
+// --- The event stream -----------------------------------------------------
+
+// hx-sse reconnects once it was connected, but not when its first try fails,
+// and it would retry a refused session for ever. Both are handled here.
+const live = $("live");
+const liveState = $("live-state");
+const PING_SILENCE = 45_000; // the server pings every 15 s
+let lastEventID = "";
+let pingTimer = 0;
+let attempt = 0;
+
+function say(state) {
+	if (!liveState || liveState.dataset.state === state) return;
+	if (state === "lost") {
+		const since = liveState.querySelector("[data-since]");
+		since.textContent = new Date().toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+	}
+	liveState.dataset.state = state;
+	liveState.hidden = false;
+}
+
+function startAgain() {
+	say("lost");
+	clearTimeout(pingTimer);
+	const wait = Math.min(30_000, 500 * 2 ** attempt++) * (0.7 + 0.6 * Math.random());
+	setTimeout(() => htmx.trigger(live, "sse:start"), wait);
+}
+
+// refused reloads the page, which then shows the login or what is missing; at
+// most once a minute, so that a stream refused for another reason can't loop.
+function refused(status) {
+	if (status !== 401 && status !== 403) return false;
+	const last = Number(sessionStorage.getItem("stream-refused") ?? 0);
+	if (Date.now() - last < 60_000) return false;
+	sessionStorage.setItem("stream-refused", String(Date.now()));
+	location.reload();
+	return true;
+}
+
+if (live) {
+	live.addEventListener("htmx:config:request", (event) => {
+		if (lastEventID) event.detail.ctx.request.headers["Last-Event-ID"] = lastEventID;
+	});
+	live.addEventListener("htmx:sse:after:connection", () => {
+		attempt = 0;
+		say("live");
+	});
+	live.addEventListener("htmx:sse:before:message", (event) => {
+		const { message, connection } = event.detail;
+		say("live");
+		if (message.id) lastEventID = message.id;
+		if (message.event !== "ping" && !pingTimer) return;
+		// A connection can die without a word; the pings' silence tells.
+		clearTimeout(pingTimer);
+		pingTimer = setTimeout(() => {
+			if (document.hidden) return;
+			say("lost");
+			connection.reader?.cancel();
+		}, PING_SILENCE);
+	});
+	live.addEventListener("htmx:sse:error", (event) => {
+		if (!refused(event.detail.status)) say("lost");
+	});
+	// The first answer: an error, or something that is no stream.
+	live.addEventListener("htmx:finally:request", (event) => {
+		const response = event.detail.ctx.response;
+		if (response?.headers.get("Content-Type")?.includes("text/event-stream")) return;
+		if (!refused(response?.status)) startAgain();
+	});
+	live.addEventListener("htmx:sse:close", (event) => {
+		if (event.detail.reason === "ended" || event.detail.reason === "cancelled") startAgain();
+	});
+	addEventListener("visibilitychange", () => {
+		clearTimeout(pingTimer);
+		pingTimer = 0;
+	});
+	// After htmx has read the page; a page that is about to go needs no stream.
+	addEventListener("DOMContentLoaded", () => setTimeout(() => htmx.trigger(live, "sse:start")));
+}
+
+// --- Clicks ---------------------------------------------------------------
+
+// The second click of a double click, or a key held down, would press what the
+// first one has just put in its place: Cancel where Run now was.
+addEventListener("click", (event) => {
+	if (event.detail > 1 && event.target.closest?.("form button")) {
+		event.preventDefault();
+		event.stopImmediatePropagation();
+	}
+}, true);
+addEventListener("keydown", (event) => {
+	if (event.repeat && event.key === "Enter" && event.target.closest?.("button")) event.preventDefault();
+}, true);
+
+addEventListener("click", (event) => {
+	const target = event.target;
+	for (const menu of document.querySelectorAll("details[data-menu][open]")) {
+		if (!menu.contains(target)) menu.open = false;
+	}
+	const copy = target.closest?.("[data-copy]");
+	if (copy) copyText(copy);
+	const fill = target.closest?.("[data-fill]");
+	if (fill) {
+		const input = $(fill.dataset.fill);
+		input.value = fill.dataset.value;
+		input.dispatchEvent(new Event("input", { bubbles: true }));
+		input.focus();
+	}
+	if (target.closest?.("[data-close]") || target === dialog) dialog.close();
+});
+
+addEventListener("keydown", (event) => {
+	if (event.key !== "Escape") return;
+	const menu = document.querySelector("details[data-menu][open]");
+	if (!menu) return;
+	menu.open = false;
+	menu.querySelector("summary").focus();
+});
+
+async function copyText(button) {
+	const source = $(button.dataset.copy);
+	try {
+		await navigator.clipboard.writeText(source.textContent);
+	} catch {
+		// Plain http to another machine has no clipboard: select it instead.
+		getSelection().selectAllChildren(source);
+		if (!document.execCommand("copy")) return;
+	}
+	const text = button.textContent;
+	button.textContent = "Copied";
+	setTimeout(() => { button.textContent = text; }, 2000);
+}
+
+// --- The dialog -----------------------------------------------------------
+
+// Links that fetch into the dialog open it when the answer is there. The
+// browser gives the focus back to the link; Escape keeps.
+const dialog = $("dialog");
+dialog?.addEventListener("close", () => $("dialog-body").replaceChildren());
+
+addEventListener("htmx:after:swap", (event) => {
+	const ctx = event.detail.ctx;
+	const target = ctx.target?.id;
+	if (target === "dialog-body" && !dialog.open) dialog.showModal();
+	// A form that came back with mistakes: go to the first.
+	if (ctx.response?.status === 422) document.querySelector("[aria-invalid=true]")?.focus();
+});
+
+// A message in the toast region goes by itself, unless someone is in it.
+const toast = $("toast");
+let toastTimer = 0;
+function clearToast() {
+	clearTimeout(toastTimer);
+	toastTimer = setTimeout(() => {
+		if (toast.matches(":hover, :focus-within")) clearToast();
+		else toast.replaceChildren();
+	}, 10_000);
+}
+if (toast) new MutationObserver(() => toast.firstChild && clearToast()).observe(toast, { childList: true });
+
+// No answer at all: say so instead of nothing.
+addEventListener("htmx:error", (event) => {
+	const ctx = event.detail.ctx;
+	if (!ctx || ctx.sourceElement === live || ctx.response || ctx.request.method === "GET") return;
+	const text = document.createElement("p");
+	text.className = "rounded-box border border-l-4 border-line border-l-error bg-panel px-4 py-3";
+	text.textContent = "The server did not answer. Nothing may have happened: look again before you repeat it.";
+	toast.replaceChildren(text);
+});
+
+// --- Theme ----------------------------------------------------------------
+
+// The choice is a cookie, so that the server can render it and nothing flashes.
+addEventListener("submit", (event) => {
+	const form = event.target;
+	if (!form.matches("[data-theme-form]")) return;
+	event.preventDefault();
+	const theme = event.submitter.value;
+	const secure = location.protocol === "https:" ? "; Secure" : "";
+	document.cookie = `theme=${theme}; Path=/; SameSite=Lax; Max-Age=${theme ? 31_536_000 : 0}${secure}`;
+	const root = document.documentElement;
+	if (theme) root.dataset.theme = theme;
+	else delete root.dataset.theme;
+	document.querySelector("meta[name=color-scheme]").content = theme || "light dark";
+	for (const button of form.querySelectorAll("[name=theme]")) {
+		button.setAttribute("aria-pressed", String(button === event.submitter));
+	}
+});
+
+// --- The log --------------------------------------------------------------
+
+// Follows new lines as long as its end is in sight.
+for (const box of document.querySelectorAll("[data-follow]")) {
+	let atEnd = true;
+	box.scrollTop = box.scrollHeight;
+	box.addEventListener("scroll", () => {
+		atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
+	}, { passive: true });
+	new MutationObserver(() => {
+		if (atEnd) box.scrollTop = box.scrollHeight;
+	}).observe(box, { childList: true, subtree: true });
+}
+
+// --- Ages -----------------------------------------------------------------
+
+// The same words as ui.Age, so that a refresh changes nothing but the number.
+function age(ms) {
+	const minutes = Math.floor(ms / 60_000);
+	const hours = Math.floor(minutes / 60);
+	const days = Math.floor(hours / 24);
+	if (minutes < 1) return "under 1 min";
+	if (hours < 1) return `${minutes} min`;
+	if (days < 1) return `${hours} h`;
+	if (days < 7 && hours % 24) return `${days} d ${hours % 24} h`;
+	return `${days.toLocaleString("en")} d`;
+}
+
+function relative(style, ms) {
+	if (style === "in") return ms >= 0 ? "due now" : `in ${age(-ms)}`;
+	if (style === "age") return age(ms);
+	return ms < 60_000 ? "just now" : `${age(ms)} ago`;
+}
+
+setInterval(() => {
+	const now = Date.now();
+	for (const time of document.querySelectorAll("time[data-rel]")) {
+		const text = relative(time.dataset.rel, now - Date.parse(time.dateTime));
+		if (time.textContent !== text) time.textContent = text;
+	}
+}, 30_000);
