@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"resticfleet/agent/restic"
+)
+
+// Descriptors that supervise inherits from the agent.
+const (
+	secretsFD = 3 // a pipe with a stepSecrets document
+	readyFD   = 4 // a pipe that gets one byte once restic runs
+)
+
+// Exit codes of supervise, for the agent that started it.
+const (
+	superviseDone   = 0
+	superviseFailed = 1
+	superviseOther  = 75 // somebody else runs this step, or ran it
+)
+
+// Supervise is `resticfleet-agent supervise <step folder>`: restic's parent, in
+// a session of its own, so that restic outlives the agent and its exit code is
+// recorded all the same. It starts restic at most once per folder, whatever
+// happens. main must call it before anything else: its start is part of every
+// job. It returns the process's exit code.
+func Supervise(args []string) int {
+	if len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "usage: resticfleet-agent supervise <step folder> (the agent itself calls this)")
+		return superviseFailed
+	}
+	// A service manager that ends the agent's whole group must not keep us
+	// from recording restic's end. Caught, not ignored: restic would inherit
+	// an ignored signal.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+
+	code, err := superviseStep(stepDir(args[0]))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return code
+}
+
+func superviseStep(dir stepDir) (int, error) {
+	secretsPipe, ready := os.NewFile(secretsFD, "secrets"), os.NewFile(readyFD, "ready")
+	for _, fd := range []int{secretsFD, readyFD} {
+		syscall.CloseOnExec(fd)
+	}
+	var spec stepSpec
+	if found, err := readJSON(dir.specPath(), &spec); err != nil || !found {
+		return superviseFailed, errors.Join(errors.New("no step to run"), err)
+	}
+	raw, err := io.ReadAll(secretsPipe)
+	if err != nil {
+		return superviseFailed, fmt.Errorf("read secrets: %w", err)
+	}
+	var secrets stepSecrets
+	if err := json.Unmarshal(raw, &secrets); err != nil {
+		return superviseFailed, errors.New("the agent ended before it handed over the secrets")
+	}
+
+	lock, taken, err := tryLock(dir.lockPath())
+	if taken || err != nil {
+		return superviseOther, err
+	}
+	cmd, pipes, err := resticCommand(dir, spec, secrets, lock)
+	if err != nil {
+		return superviseFailed, err
+	}
+	switch err := createDurably(dir.startedPath()); {
+	case errors.Is(err, fs.ErrExist):
+		return superviseOther, nil
+	case err != nil:
+		return superviseFailed, err
+	}
+	if err := cmd.Start(); err != nil {
+		return superviseDone, writeJSONDurably(dir.exitPath(), exitRecord{Code: -1, StartError: err.Error(), At: time.Now().UTC()})
+	}
+	for _, p := range pipes {
+		_ = p.Close() // read ends, restic has its own
+	}
+	pid := processRecord{PID: cmd.Process.Pid, StartTime: processStart(cmd.Process.Pid)}
+	pidErr := writeJSONDurably(dir.pidPath(), pid)
+	_, _ = ready.Write([]byte{1}) // the agent may be gone
+	_ = ready.Close()
+
+	waitErr := cmd.Wait()
+	exit := exitRecord{Code: cmd.ProcessState.ExitCode(), At: time.Now().UTC()}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		exit.Signal = int(status.Signal())
+	}
+	var ended *exec.ExitError
+	if waitErr != nil && !errors.As(waitErr, &ended) {
+		pidErr = errors.Join(pidErr, waitErr)
+	}
+	return superviseDone, errors.Join(pidErr, writeJSONDurably(dir.exitPath(), exit))
+}
+
+// resticCommand builds the process. It gets the lock's descriptor too: as long
+// as restic lives the step counts as running, even where we were killed.
+func resticCommand(dir stepDir, spec stepSpec, secrets stepSecrets, lock *os.File) (*exec.Cmd, []*os.File, error) {
+	password, err := filledPipe(secrets.Password)
+	if err != nil {
+		return nil, nil, err
+	}
+	repository, err := filledPipe(secrets.Repository)
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command(spec.Program, spec.Args...)
+	cmd.Env = append(append([]string{}, spec.Env...), secrets.Env...)
+	cmd.Dir = "/"
+	// 3 and 4 are restic.PasswordFD and restic.RepositoryFD.
+	cmd.ExtraFiles = []*os.File{restic.PasswordFD - 3: password, restic.RepositoryFD - 3: repository, 2: lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	for _, out := range []struct {
+		name string
+		to   *io.Writer
+	}{{restic.Stdout, &cmd.Stdout}, {restic.Stderr, &cmd.Stderr}} {
+		f, err := os.OpenFile(dir.file(out.name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, nil, err
+		}
+		*out.to = f
+	}
+	return cmd, []*os.File{password, repository}, nil
+}
+
+// maxPiped is what a pipe surely holds, so that nobody has to stay and write.
+const maxPiped = 32 << 10
+
+func filledPipe(text string) (*os.File, error) {
+	if len(text) > maxPiped {
+		return nil, fmt.Errorf("a password or address of %d bytes is too long", len(text))
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.WriteString(text)
+	return r, errors.Join(err, w.Close())
+}
+
+// processStart reads a process's start time (clock ticks since boot) from
+// /proc; 0 when there is no such process.
+func processStart(pid int) uint64 {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	// The name, in parentheses, may hold anything: count from behind it.
+	rest := string(raw)[strings.LastIndexByte(string(raw), ')')+1:]
+	fields := strings.Fields(rest)
+	const startField = 22 - 3 // the first field here is the third of proc(5)
+	if len(fields) <= startField {
+		return 0
+	}
+	start, err := strconv.ParseUint(fields[startField], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return start
+}
+
+// signalGroup signals restic's process group, if that process still is the one
+// that was started.
+func (d stepDir) signalGroup(sig syscall.Signal) error {
+	var p processRecord
+	found, err := readJSON(d.pidPath(), &p)
+	if err != nil {
+		return err
+	}
+	if !found || p.PID <= 1 {
+		return errors.New("restic's process is not known yet")
+	}
+	if start := processStart(p.PID); start == 0 || start != p.StartTime {
+		return nil // it has ended
+	}
+	if err := syscall.Kill(-p.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
