@@ -141,13 +141,15 @@ STATIC_INPUTS = $(shell find static -maxdepth 1 -type f \( -name 'package*.json'
 	$(shell find static/src views -type f \( -path 'static/src/*' -o -name '*.templ' \) 2>/dev/null)
 
 generate: $(STAMPS)/static
-	go tool templ generate
+	cd views && go tool templ generate
 
 # What the browser gets depends on the words used in views, too: Tailwind reads
 # them. The outputs are committed, so that building the product needs no Node.
+# npm ci insists on lock entries for platforms whose packages a registry may not
+# serve; install keeps to the same versions and checksums, and writes no lock.
 $(STAMPS)/static: $(STATIC_INPUTS)
 	@mkdir -p $(@D)
-	cd static && npm ci --no-audit --no-fund --silent && npm run --silent build
+	cd static && npm install --no-save --no-audit --no-fund --silent && npm run --silent build
 	@touch $@
 
 # Generating must change nothing: in a clean clone that means that what is
