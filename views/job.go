@@ -252,7 +252,7 @@ func (j Job) exitNote() string {
 	if j.ExitCode == nil || *j.ExitCode == 0 {
 		return ""
 	}
-	return " (restic’s exit code " + strconv.Itoa(*j.ExitCode) + ")"
+	return " restic’s exit code was " + strconv.Itoa(*j.ExitCode) + "."
 }
 
 func (j Job) currentFile() string {
@@ -295,4 +295,23 @@ func (l LogLine) word() string {
 		return "Error"
 	}
 	return ""
+}
+
+// about is what is special about a job, as the end of who started it.
+func (j Job) about() string {
+	s := ""
+	if j.CatchUp {
+		s += ", catch-up for a missed run"
+	}
+	if j.Late {
+		s += ", its end was reported late"
+	}
+	return s
+}
+
+func (j Job) after() string {
+	if j.took() <= 0 {
+		return ""
+	}
+	return ", after " + ui.Duration(j.took())
 }
