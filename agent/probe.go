@@ -115,7 +115,7 @@ func (r *Runner) probeLoop(ctx context.Context, p *prober) <-chan probeResult {
 	return results
 }
 
-// giveUp: restic has said nothing at all, and its backend has been failing in
+// giveUp: restic has said nothing but that it tries again, and its backend has been failing in
 // every try for long enough. One that spoke or whose backend answered is left
 // alone.
 func (f *follower) giveUp(p probeResult) bool {

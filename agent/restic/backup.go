@@ -95,8 +95,12 @@ func (r StepResult) failedByItself() bool {
 	return r.Interrupt != InterruptCancel && !r.Lost && !r.killed() && r.ExitCode != 130
 }
 
+// parentGone: restic says so in two ways, for an id that nothing begins with
+// and for a full one whose file isn't there.
 func parentGone(r StepResult) bool {
-	return r.ExitCode == 1 && r.Output.snapshotID == "" && strings.Contains(r.Output.said(), "no matching ID found")
+	said := r.Output.said()
+	return r.ExitCode == 1 && r.Output.snapshotID == "" &&
+		(strings.Contains(said, "no matching ID found") || strings.Contains(said, "failed to load snapshot"))
 }
 
 func unreadableText(o *Output) string {

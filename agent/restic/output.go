@@ -89,7 +89,10 @@ func (o *Output) Feed(stream string, line Line) Event {
 	if trimmed == "" {
 		return Event{}
 	}
-	o.spoke = true
+	// "Stat(<config/>) returned error, retrying after 1.4s: …": still trying.
+	if !strings.Contains(trimmed, "returned error, retrying after") {
+		o.spoke = true
+	}
 	if trimmed[0] == '{' && !line.Truncated {
 		var m message
 		if json.Unmarshal([]byte(trimmed), &m) == nil && m.Type != "" {

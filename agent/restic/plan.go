@@ -113,8 +113,8 @@ func end(job Job, r StepResult, stats map[string]any) *protocol.Finished {
 
 func (r StepResult) is(command string) bool { return len(r.Args) > 0 && r.Args[0] == command }
 
-// Spoke says whether restic has said anything yet; one that has not may still
-// be trying to reach its repository.
+// Spoke says whether restic has said anything yet but that it tries again; one
+// that has not may still be trying to reach its repository.
 func (o *Output) Spoke() bool { return o.spoke }
 
 // said is what restic gave as its reason: the JSON message, else plain stderr.
