@@ -73,8 +73,9 @@ func (s Spec) nextFixed(after int64, loc *time.Location) (at, reading int64, ok 
 		if !ok {
 			return 0, 0, false
 		}
-		at = firstAt(loc, reading)
-		if wallOf(loc, at) == reading || dateExists(loc, reading) {
+		var shown int64
+		at, shown = firstAt(loc, reading)
+		if shown == reading || dateExists(loc, reading) {
 			return at, reading, true
 		}
 		low = (floorDiv(reading, secondsPerDay) + 1) * secondsPerDay

@@ -65,21 +65,21 @@ func (s Spec) minuteFrom(m int64) (int64, bool) {
 	return hour*60 + int64(bits.TrailingZeros64(s.minutes)), true
 }
 
-// period is a stretch of time, from start up to but without end, in which the
-// clock keeps one offset from UTC. Neighbours may have the same offset.
+// period is a stretch of time, up to but without end, in which the clock keeps
+// one offset from UTC. The one behind it may have the same.
+//
+// Go knows a period's start too, and it can't be relied on: right behind the
+// last change in a zone's table it is the start of the year, by the zone's
+// rule, though the rule did not hold yet (America/Metlakatla, 20 January 2019).
 type period struct {
-	start, end, offset int64
+	end, offset int64
 }
 
 func periodAt(loc *time.Location, at int64) period {
 	t := time.Unix(at, 0).In(loc)
 	_, offset := t.Zone()
-	p := period{start: math.MinInt64, end: math.MaxInt64, offset: int64(offset)}
-	start, end := t.ZoneBounds()
-	if !start.IsZero() {
-		p.start = start.Unix()
-	}
-	if !end.IsZero() {
+	p := period{end: math.MaxInt64, offset: int64(offset)}
+	if _, end := t.ZoneBounds(); !end.IsZero() {
 		p.end = end.Unix()
 	}
 	if p.end <= at {
@@ -97,14 +97,14 @@ func wallOf(loc *time.Location, at int64) int64 {
 	return at + int64(offset)
 }
 
-// firstAt returns the first instant at which the clock shows w or later: w's
-// own, its first one where w comes twice, the end of the jump where w is
-// jumped over.
-func firstAt(loc *time.Location, w int64) int64 {
+// firstAt returns the first instant at which the clock shows w or later, and
+// what it shows: w's own, its first one where w comes twice, the end of the
+// jump where w is jumped over.
+func firstAt(loc *time.Location, w int64) (instant, shown int64) {
 	for at := w - maxOffset; ; {
 		p := periodAt(loc, at)
 		if t := max(at, w-p.offset); t < p.end {
-			return t
+			return t, t + p.offset
 		}
 		at = p.end
 	}
@@ -113,14 +113,15 @@ func firstAt(loc *time.Location, w int64) int64 {
 // notShownBy returns the lowest bound of the readings that the clock had not
 // yet come to at the instant: firstAt(w) > at exactly when w >= notShownBy(at).
 func notShownBy(loc *time.Location, at int64) int64 {
-	current := periodAt(loc, at)
-	low := at + current.offset + 1
-	for earlier := at - 2*maxOffset; earlier < current.start; {
+	var low int64 = math.MinInt64
+	for earlier := at - 2*maxOffset; ; {
 		p := periodAt(loc, earlier)
-		low = max(low, min(p.end, current.start)+p.offset)
+		if at < p.end {
+			return max(low, at+p.offset+1)
+		}
+		low = max(low, p.end+p.offset)
 		earlier = p.end
 	}
-	return low
 }
 
 // timesShown returns how often the clock comes to show w.
@@ -139,7 +140,8 @@ func timesShown(loc *time.Location, w int64) int {
 // dateExists reports whether the date of reading w comes at all in the zone.
 func dateExists(loc *time.Location, w int64) bool {
 	midnight := floorDiv(w, secondsPerDay) * secondsPerDay
-	return wallOf(loc, firstAt(loc, midnight)) < midnight+secondsPerDay
+	_, shown := firstAt(loc, midnight)
+	return shown < midnight+secondsPerDay
 }
 
 func floorDiv(a, b int64) int64 {
