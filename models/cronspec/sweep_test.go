@@ -122,7 +122,11 @@ func goZones(t *testing.T) func(testing.TB, string) *time.Location {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { archive.Close() })
+	t.Cleanup(func() {
+		if err := archive.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	return func(t testing.TB, name string) *time.Location {
 		data, err := fs.ReadFile(archive, name)
 		if err != nil {
