@@ -207,6 +207,39 @@ for (const box of document.querySelectorAll("[data-follow]")) {
 	}).observe(box, { childList: true, subtree: true });
 }
 
+// --- Status strips ----------------------------------------------------------
+
+// A strip is one stop of the keyboard; the arrow keys walk its days and the tip
+// says what the pointer would be told by the day's title.
+const tip = $("tip");
+function showDay(strip, index) {
+	const days = [...strip.querySelectorAll("g")];
+	const day = days[Math.max(0, Math.min(days.length - 1, index))];
+	if (!day) return;
+	for (const other of days) other.toggleAttribute("data-current", other === day);
+	tip.textContent = day.querySelector("title").textContent;
+	const place = strip.getBoundingClientRect();
+	tip.style.left = `${Math.min(place.left, innerWidth - tip.offsetWidth - 8)}px`;
+	tip.style.top = `${place.bottom + 6}px`;
+}
+addEventListener("focusin", (event) => {
+	if (event.target.matches("[data-strip]:focus-visible")) showDay(event.target, Infinity);
+});
+addEventListener("focusout", (event) => {
+	if (!event.target.matches("[data-strip]")) return;
+	event.target.querySelector("[data-current]")?.removeAttribute("data-current");
+	tip.replaceChildren();
+});
+addEventListener("scroll", () => tip?.replaceChildren(), { passive: true });
+addEventListener("keydown", (event) => {
+	const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+	if (!step || !event.target.matches?.("[data-strip]")) return;
+	event.preventDefault();
+	const days = [...event.target.querySelectorAll("g")];
+	const now = days.findIndex((day) => day.hasAttribute("data-current"));
+	showDay(event.target, (now < 0 ? days.length : now) + step);
+});
+
 // --- Ages -----------------------------------------------------------------
 
 // The same words as ui.Age, so that a refresh changes nothing but the number.
