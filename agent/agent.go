@@ -1,3 +1,7 @@
+// Package agent is the program on every host: it keeps a link to the server,
+// runs restic as the server asks, each job at most once, and tells what became
+// of it until the server has written it down. It never builds commands of its
+// own, and nothing that happens to it or to the link ends a running restic.
 package agent
 
 import (
@@ -9,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -235,7 +240,7 @@ func (a *Agent) hello(ctx context.Context) protocol.Hello {
 	return protocol.Hello{
 		Protocol: protocol.Version, JournalID: a.runner.JournalID(),
 		AgentVersion: a.opts.Version, ResticVersion: a.resticVersion(ctx),
-		OS: goos, Arch: goarch, Timezone: a.zone,
+		OS: runtime.GOOS, Arch: runtime.GOARCH, Timezone: a.zone,
 		AppliedScheduleVersion: version, ScheduleDigest: digest,
 		Jobs: a.runner.Hello(), SentAt: time.Now().UTC(),
 	}

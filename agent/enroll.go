@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,7 +26,6 @@ type Enrollment struct {
 	AllowPlainHTTP bool
 	// Timezone as in Options.
 	Timezone string
-	Logger   *slog.Logger
 }
 
 // Enroll makes a key, hands its public half to the server with the token, and

@@ -4,17 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
 	"resticfleet/agent/protocol"
 	"resticfleet/agent/transport"
-)
-
-const (
-	goos   = runtime.GOOS
-	goarch = runtime.GOARCH
 )
 
 // session opens one link, serves it and returns why it ended; never nil. lived
