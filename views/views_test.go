@@ -68,7 +68,7 @@ func sampleFleet(t *testing.T) Fleet {
 func sampleHost(t *testing.T) Host {
 	return Host{
 		Clock: sampleClock(t), ID: "h1", Name: "web-01", Online: true, Enrolled: true, Link: "websocket", OS: "Debian 12",
-		ResticVersion: "0.19.1", AgentVersion: "0.1.0", Timezone: "Europe/Berlin", CanOperate: true, CanAdminister: true,
+		ResticVersion: "0.19.1", AgentVersion: "0.1.0", Timezone: "Europe/Berlin", Labels: []string{"prod", "web"}, CanOperate: true, CanAdminister: true,
 		ScheduleLag: &ScheduleLag{ChangedAt: now.Add(-4 * time.Second), Current: 12, Applied: 11},
 		Repository:  &Repository{URL: "rest:https://backup.example.net/web-01", ID: "3f2c81aa99", EnvNames: []string{"RESTIC_REST_USERNAME"}, State: ui.Good},
 		Groups: []Group{

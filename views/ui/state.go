@@ -26,13 +26,12 @@ const (
 	Expired   State = "expired"
 	Lost      State = "lost"
 	Online    State = "online"
-	Off       State = "off"
 )
 
 // States are all of them, in the order in which they ask for attention.
 var States = []State{
 	Failed, Late, Never, Offline, Warning, Lost, Running, Waiting, Good,
-	Online, Cancelled, Skipped, Expired, Off,
+	Online, Cancelled, Skipped, Expired,
 }
 
 // Word is the state as an operator reads it.
@@ -64,8 +63,6 @@ func (s State) Word() string {
 		return "Lost"
 	case Online:
 		return "Online"
-	case Off:
-		return "Off"
 	}
 	return "Unknown"
 }
