@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,11 +94,14 @@ func TestSecretsAreNowhereButInRestic(t *testing.T) {
   echo "plain: $RESTIC_REST_PASSWORD" >&2
   echo "{\"message_type\":\"status\",\"percent_done\":0.5,\"current_files\":[\"/f/$RESTIC_REST_PASSWORD\"]}"
   touch "$DIR/up"
-  while [ ! -e "$DIR/go" ]; do sleep 0.02; done
+  read go <"$DIR/fifo" # without a child, which would have the environment too
   echo "{\"message_type\":\"exit_error\",\"code\":1,\"message\":\"boom $RESTIC_REST_PASSWORD\"}" >&2
   exit 1
 fi`)
 	b.env = map[string]string{"RESTIC_REST_USERNAME": "someone", "RESTIC_REST_PASSWORD": canary}
+	if err := syscall.Mkfifo(filepath.Join(b.dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b.start()
 	run := b.run(protocol.KindBackup)
 	run.Repository.URL = "rest:http://127.0.0.1:9/x/"
@@ -124,7 +128,7 @@ fi`)
 	}
 	searchProcesses(t, canary, testPassword)
 
-	b.write("go", "")
+	b.write("fifo", "go\n")
 	end := b.result(run.JobID)
 	s, _ := b.runner.Status(run.JobID)
 	told := fmt.Sprintf("%+v %+v\n%s", end, s.Progress, b.text(run.JobID))
@@ -160,7 +164,7 @@ func searchProcesses(t *testing.T, secrets ...string) {
 			if bytes.Contains(cmdline, []byte(secret)) {
 				t.Errorf("%s in the arguments %q", secret, cmdline)
 			}
-			if bytes.Contains(environ, []byte(secret)) && !bytes.HasPrefix(cmdline, []byte("/bin/sh\x00")) && !bytes.Contains(environ, []byte("/own-cache")) && !bytes.Contains(cmdline, []byte("restic\x00init\x00")) {
+			if bytes.Contains(environ, []byte(secret)) && !bytes.HasPrefix(cmdline, []byte("/bin/sh\x00")) && !bytes.Contains(cmdline, []byte("/restic\x00")) {
 				t.Errorf("%s in the environment of %q", secret, cmdline)
 			}
 		}

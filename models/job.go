@@ -114,6 +114,7 @@ type Job struct {
 	Error       string
 	ErrorCode   string
 	Stats       map[string]any `bun:"type:jsonb,nullzero,default:'{}'"`
+	Unreadable  []string       `bun:"type:jsonb,nullzero,default:'[]'"`
 	Progress    *Progress      `bun:"type:jsonb"`
 	ProgressSeq int64
 
@@ -259,4 +260,18 @@ func TailLog(ctx context.Context, db IDB, job JobID, limit int) ([]LogLine, erro
 		return nil, fmt.Errorf("tail log: %w", err)
 	}
 	return lines, nil
+}
+
+// UnderWay is how many jobs have not ended, of one host or of all; it counts
+// rows of a small partial index and stops at a thousand.
+func UnderWay(ctx context.Context, db IDB, host HostID) (int, error) {
+	var ids []JobID
+	q := db.NewSelect().Table("jobs").Column("id").Where("state in ('queued', 'sent', 'running')").Limit(1000)
+	if !host.IsZero() {
+		q.Where("host_id = ?", host)
+	}
+	if err := q.Scan(ctx, &ids); err != nil {
+		return 0, fmt.Errorf("jobs under way: %w", err)
+	}
+	return len(ids), nil
 }

@@ -83,7 +83,7 @@ func RunSchedule(ctx context.Context, tx IDB, run ScheduledRun) ([]JobID, error)
 		if repo != nil {
 			j.RepositoryID = &repo.RepositoryID
 		}
-		res, err := tx.NewInsert().Model(j).ExcludeColumn("stats").On("conflict on constraint jobs_once do nothing").Returning("").Exec(ctx)
+		res, err := tx.NewInsert().Model(j).ExcludeColumn("stats", "unreadable").On("conflict on constraint jobs_once do nothing").Returning("").Exec(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("run schedule: %w", err)
 		}
@@ -127,7 +127,7 @@ func (g *Group) backup(actor Actor) *Job {
 }
 
 func insertJob(ctx context.Context, tx IDB, j *Job) error {
-	if _, err := tx.NewInsert().Model(j).ExcludeColumn("stats").Returning("").Exec(ctx); err != nil {
+	if _, err := tx.NewInsert().Model(j).ExcludeColumn("stats", "unreadable").Returning("").Exec(ctx); err != nil {
 		return fmt.Errorf("make job: %w", err)
 	}
 	return nil
@@ -190,7 +190,7 @@ func AutoInit(ctx context.Context, db *DB, host HostID) (bool, error) {
 			return err
 		}
 		j := hostJob(host, KindInit, System, repo)
-		res, err := tx.NewInsert().Model(j).ExcludeColumn("stats").On("conflict do nothing").Returning("").Exec(ctx)
+		res, err := tx.NewInsert().Model(j).ExcludeColumn("stats", "unreadable").On("conflict do nothing").Returning("").Exec(ctx)
 		if err != nil {
 			return fmt.Errorf("auto-init: %w", err)
 		}

@@ -92,6 +92,8 @@ func JobProgress(ctx context.Context, tx IDB, host HostID, m protocol.Progress) 
 const (
 	maxLogLine  = 16 << 10
 	maxLogLines = 200_000
+	// maxUnreadable is how many unreadable files a job names.
+	maxUnreadable = 100
 )
 
 // JobLog keeps log lines, each once.
@@ -137,12 +139,16 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	if stats == nil {
 		stats = map[string]any{}
 	}
+	unreadable := []string{}
+	for _, name := range m.Unreadable[:min(len(m.Unreadable), maxUnreadable)] {
+		unreadable = append(unreadable, CleanText(name, maxPathLength))
+	}
 	late := j.State == JobLost || j.State == JobExpired
-	err = tx.NewRaw(`update jobs set state = ?, late = late or ?, snapshot_id = ?, exit_code = ?, error = ?, error_code = ?, stats = ?,
+	err = tx.NewRaw(`update jobs set state = ?, late = late or ?, snapshot_id = ?, exit_code = ?, error = ?, error_code = ?, stats = ?, unreadable = ?,
 			accepted_at = coalesce(accepted_at, now()),
 			started_at = coalesce(started_at, case when ? then now() end), finished_at = now()
 		where id = ? returning *`,
-		end.state, late, m.SnapshotID, m.ExitCode, end.error, end.code, jsonb{stats}, m.ExitCode != nil, j.ID).Scan(ctx, j)
+		end.state, late, m.SnapshotID, m.ExitCode, end.error, end.code, jsonb{stats}, jsonb{unreadable}, m.ExitCode != nil, j.ID).Scan(ctx, j)
 	if err != nil {
 		return nil, false, fmt.Errorf("job finished: %w", err)
 	}

@@ -43,13 +43,14 @@ func (r *HostRepository) EnvNames() []string {
 	return names
 }
 
-// RepositoryFields is what a person says of a repository. On a change, an
-// empty password or a missing env value is an error, never "keep it": what was
-// stored is not told, so nobody can know what they would keep.
+// RepositoryFields is what a person says of a repository.
 type RepositoryFields struct {
 	URL      string
 	Password Secret
 	Env      map[string]Secret
+	// Keep lets a form leave secrets as they are: an empty password or value
+	// keeps what is stored under that name.
+	Keep bool
 }
 
 // schemes are restic's backends; anything else with a colon early in it is
@@ -160,6 +161,11 @@ func hasCredentials(scheme, rest string) bool {
 // BindRepository seals and stores a host's credentials. The same URL, or one
 // whose own id is known to be the same, shares one gate.
 func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f RepositoryFields) (*HostRepository, error) {
+	if f.Keep {
+		if err := f.fillKept(ctx, db, seal, host); err != nil {
+			return nil, err
+		}
+	}
 	if err := f.validate(); err != nil {
 		return nil, err
 	}
@@ -193,6 +199,30 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		return nil, err
 	}
 	return FindRepository(ctx, db, host)
+}
+
+// fillKept fills in what the form left empty from what is stored.
+func (f *RepositoryFields) fillKept(ctx context.Context, db *DB, seal *Sealer, host HostID) error {
+	stored, err := FindRepository(ctx, db, host)
+	if CodeOf(err) == ENotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	kept, err := stored.Secrets(seal)
+	if err != nil {
+		return err
+	}
+	if f.Password == "" {
+		f.Password = Secret(kept.Password)
+	}
+	for name, value := range f.Env {
+		if value == "" {
+			f.Env[name] = Secret(kept.Env[name])
+		}
+	}
+	return nil
 }
 
 func passwordPlace(host HostID) string         { return "host/" + host.String() + "/password" }

@@ -50,7 +50,7 @@ type User struct {
 }
 
 // minPassword is in characters; there are no other rules, length is what counts.
-const minPassword = 10
+const minPassword = 8
 
 // hashing limits argon2id to a few at a time: each takes 64 MiB, and a flood
 // of logins must not take the machine's memory.

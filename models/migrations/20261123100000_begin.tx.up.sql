@@ -252,6 +252,8 @@ create table jobs (
     error text not null default '',
     error_code text not null default '',
     stats jsonb not null default '{}',
+    -- Names of files that could not be read, at most a hundred.
+    unreadable jsonb not null default '[]',
     progress jsonb,
     progress_seq bigint not null default 0,
     queued_at timestamptz not null default now(),

@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"resticfleet/agent/protocol"
+)
+
+func openTestJournal(t *testing.T, dir string) (*Journal, *bytes.Buffer) {
+	t.Helper()
+	var said bytes.Buffer
+	j, err := OpenJournal(dir, slog.New(slog.NewTextHandler(&said, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j, &said
+}
+
+func TestJournalRemembersOverARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	at := time.Date(2026, 3, 29, 2, 30, 0, 5000, time.UTC)
+	j, _ := openTestJournal(t, dir)
+	for i, id := range []string{"job-b", "job-a", "job-c"} {
+		if _, known, err := j.Accept(id, protocol.KindBackup, at.Add(time.Duration(i)*time.Second)); known || err != nil {
+			t.Fatal(known, err)
+		}
+	}
+	if e, known, err := j.Accept("job-b", protocol.KindInit, at.Add(time.Hour)); !known || err != nil || e.Kind != protocol.KindBackup || !e.AcceptedAt.Equal(at) {
+		t.Errorf("duplicate: %+v, %v, %v", e, known, err)
+	}
+	end := &protocol.Finished{JobID: "job-a", Outcome: protocol.OutcomeSucceeded, SnapshotID: "abc"}
+	if _, err := j.Update("job-a", func(e *Entry) { e.State, e.Result = protocol.JobFinished, end }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Update("job-c", func(e *Entry) { e.State, e.Result, e.AckedAt = protocol.JobFinished, end, at }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Update("nobody", func(*Entry) {}); !errors.Is(err, ErrUnknownJob) {
+		t.Errorf("unknown: %v", err)
+	}
+
+	again, _ := openTestJournal(t, dir)
+	if again.ID() != j.ID() || again.ID() == "" {
+		t.Errorf("id %q, then %q", j.ID(), again.ID())
+	}
+	open := again.Open()
+	if len(open) != 2 || open[0].JobID != "job-b" || open[1].JobID != "job-a" || open[1].Result.SnapshotID != "abc" {
+		t.Errorf("open: %+v", open)
+	}
+	if old := again.AckedBefore(at.Add(time.Second)); len(old) != 1 || old[0] != "job-c" {
+		t.Errorf("acked: %v", old)
+	}
+	if err := again.Forget("job-a"); err == nil {
+		t.Error("forgot a job that is not acknowledged")
+	}
+	if err := again.Forget("job-c"); err != nil || exists(filepath.Join(dir, "job-c.json")) {
+		t.Errorf("forget: %v", err)
+	}
+}
+
+func TestDamagedJournalFilesAreSetAside(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j, _ := openTestJournal(t, dir)
+	if _, _, err := j.Accept("good", protocol.KindBackup, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"torn.json": `{"job_id":"torn"`, "empty.json": "", "renamed.json": `{"job_id":"other","state":"accepted"}`,
+		"state.json": `{"job_id":"state","state":"dancing"}`, "resultless.json": `{"job_id":"resultless","state":"finished"}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, journalIDFile), []byte("\x00\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, said := openTestJournal(t, dir)
+	if open := again.Open(); len(open) != 1 || open[0].JobID != "good" {
+		t.Errorf("open: %+v", open)
+	}
+	if again.ID() == j.ID() || again.ID() == "" {
+		t.Errorf("a lost id came back: %q", again.ID())
+	}
+	if n := strings.Count(said.String(), "damaged"); n < 5 {
+		t.Errorf("said %d times: %s", n, said)
+	}
+	if _, said := openTestJournal(t, dir); said.Len() != 0 {
+		t.Errorf("said again: %s", said)
+	}
+}
+
+func TestOldJobsArePruned(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	now := time.Now()
+	at := func(c *RunnerConfig) { c.Now = func() time.Time { return now } }
+	b.start(at)
+	run := b.run(protocol.KindBackup)
+	run.Repository.URL = filepath.Join(b.dir, "nowhere")
+	b.do(run)
+	if err := b.runner.AckFinished(run.JobID); err != nil {
+		t.Fatal(err)
+	}
+	look := func(after time.Duration, folder, entry bool) {
+		t.Helper()
+		b.runner.Stop()
+		now = now.Add(after)
+		b.start(at)
+		if _, known := b.runner.journal.Get(run.JobID); known != entry || exists(string(b.runDirOf(run.JobID))) != folder {
+			t.Errorf("after %s: entry %v, folder %v", after, known, !folder)
+		}
+	}
+	look(48*time.Hour, true, true)
+	look(48*time.Hour, false, true)
+	look(27*24*time.Hour, false, false)
+}

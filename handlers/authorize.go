@@ -1,0 +1,148 @@
+package handlers
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"resticfleet/handlers/api"
+	"resticfleet/models"
+)
+
+const identityKey = "identity"
+
+// who is the person or program behind a request; nil on public routes.
+func who(c echo.Context) *models.Identity {
+	id, _ := c.Get(identityKey).(*models.Identity)
+	return id
+}
+
+// authorize lets a request through to the routes its role may use, before any
+// of its body is read. A route that isn't in the table is closed.
+func (h *Handlers) authorize(table map[string]access) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			need, known := table[c.Request().Method+" "+c.Path()]
+			if !known {
+				return next(c) // echo answers 404 or 405: no handler has this path
+			}
+			if need == public || need == agent {
+				return next(c)
+			}
+			id, err := h.identify(c)
+			if err != nil {
+				return err
+			}
+			c.Set(identityKey, id)
+			if !id.Role.Allows(models.Role(need)) {
+				return &models.Error{Code: models.EForbidden, Message: "Your role (" + string(id.Role) + ") doesn't allow this; it takes the role " + string(need) + ". Ask an administrator."}
+			}
+			c.SetRequest(c.Request().WithContext(api.WithIdentity(c.Request().Context(), id)))
+			return next(c)
+		}
+	}
+}
+
+// identify finds who asks. With an Authorization header the cookie is ignored.
+func (h *Handlers) identify(c echo.Context) (*models.Identity, error) {
+	ctx := c.Request().Context()
+	if header := c.Request().Header.Get("Authorization"); header != "" {
+		scheme, token, _ := strings.Cut(header, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return nil, &models.Error{Code: models.EUnauthorized, Message: "Send an API token as Authorization: Bearer."}
+		}
+		return models.TokenIdentity(ctx, h.DB, strings.TrimSpace(token))
+	}
+	cookie, err := c.Cookie(h.cookieName(c.Request()))
+	if err != nil || cookie.Value == "" {
+		return nil, &models.Error{Code: models.EUnauthorized, Message: "Sign in first."}
+	}
+	return models.SessionIdentity(ctx, h.DB, cookie.Value)
+}
+
+// cookieName is prefixed under https, so that no other host of the domain can
+// set it.
+func (h *Handlers) cookieName(r *http.Request) string {
+	if h.secure(r) {
+		return "__Host-session"
+	}
+	return "session"
+}
+
+func (h *Handlers) setSession(c echo.Context, token string, life time.Duration) {
+	c.SetCookie(&http.Cookie{
+		Name: h.cookieName(c.Request()), Value: token, Path: "/", MaxAge: int(life.Seconds()),
+		HttpOnly: true, Secure: h.secure(c.Request()), SameSite: http.SameSiteLaxMode,
+	})
+}
+
+// nextCookie remembers where a person wanted to go before signing in.
+const nextCookie = "next"
+
+func (h *Handlers) rememberPage(c echo.Context) {
+	r := c.Request()
+	if r.Method != http.MethodGet || r.URL.Path == "/" || r.URL.Path == "/events" {
+		return
+	}
+	c.SetCookie(&http.Cookie{
+		Name: nextCookie, Value: url.QueryEscape(r.URL.RequestURI()), Path: "/", MaxAge: 600,
+		HttpOnly: true, Secure: h.secure(r), SameSite: http.SameSiteLaxMode,
+	})
+}
+
+// rememberedPage is where to go after signing in: one of our own paths.
+func (h *Handlers) rememberedPage(c echo.Context) string {
+	cookie, err := c.Cookie(nextCookie)
+	if err != nil {
+		return "/"
+	}
+	c.SetCookie(&http.Cookie{Name: nextCookie, Path: "/", MaxAge: -1, HttpOnly: true, Secure: h.secure(c.Request()), SameSite: http.SameSiteLaxMode})
+	raw, err := url.QueryUnescape(cookie.Value)
+	if err != nil {
+		return "/"
+	}
+	return localPath(raw)
+}
+
+// localPath keeps a redirect on this server.
+func localPath(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(raw, "/") || strings.HasPrefix(raw, "//") || strings.HasPrefix(raw, "/\\") {
+		return "/"
+	}
+	return raw
+}
+
+// audit keeps who changed what: one entry for every unsafe request that got
+// past authorization, whatever came of it.
+func (h *Handlers) audit(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r := c.Request()
+		if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions || c.Path() == "/theme" {
+			return next(c)
+		}
+		err := next(c)
+		entry := models.AuditEntry{
+			Action: r.Method + " " + c.Path(), Target: r.URL.Path, Address: c.RealIP(),
+			ActorKind: "system", Outcome: c.Response().Status,
+		}
+		if err != nil {
+			entry.Outcome = status(err)
+		}
+		switch id := who(c); {
+		case id != nil && !id.UserID.IsZero():
+			entry.ActorKind, entry.ActorName, entry.ActorID = "user", id.Name, &models.AuditActor{UUID: id.UserID.UUID}
+		case id != nil:
+			entry.ActorKind, entry.ActorName, entry.ActorID = "token", id.Name, &models.AuditActor{UUID: id.TokenID.UUID}
+		case strings.HasPrefix(c.Path(), "/agent/"):
+			entry.ActorKind = "agent"
+		}
+		if auditErr := models.Audit(r.Context(), h.DB, entry); auditErr != nil {
+			h.Log.ErrorContext(r.Context(), "change not audited", "action", entry.Action, "err", auditErr)
+		}
+		return err
+	}
+}

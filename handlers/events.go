@@ -1,0 +1,171 @@
+package handlers
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/a-h/templ"
+	"github.com/labstack/echo/v4"
+
+	"resticfleet/jobs"
+	"resticfleet/models"
+	"resticfleet/views"
+)
+
+const (
+	pingEvery = 15 * time.Second
+	// atMostEvery is how often one stream is told of changes.
+	atMostEvery = 300 * time.Millisecond
+)
+
+// stream is one page's event stream.
+type stream struct {
+	h    *Handlers
+	ctx  context.Context
+	w    http.ResponseWriter
+	flow *http.ResponseController
+	who  *models.Identity
+
+	job     models.JobID // set on a job's page
+	lastSeq int64
+}
+
+func jobStream(id models.JobID, log views.Log) string {
+	last := int64(0)
+	if n := len(log.Lines); n > 0 {
+		last = log.Lines[n-1].Seq
+	}
+	return fmt.Sprintf("/events?on=job:%s&after=%d", id, last)
+}
+
+// events is the one stream of a page: ?on=fleet, jobs, host:ID or job:ID. It
+// ends with the session that opened it, and with the server.
+func (h *Handlers) events(c echo.Context) error {
+	topic := jobs.Topic(c.QueryParam("on"))
+	s := &stream{h: h, ctx: c.Request().Context(), w: c.Response(), who: who(c), flow: http.NewResponseController(c.Response())}
+	kind, id, _ := strings.Cut(string(topic), ":")
+	switch kind {
+	case "fleet", "jobs":
+	case "host":
+		host, err := models.ParseID[models.HostID](id)
+		if err != nil {
+			return err
+		}
+		if _, err := models.FindHost(s.ctx, h.DB, host); err != nil {
+			return err
+		}
+	case "job":
+		job, err := models.ParseID[models.JobID](id)
+		if err != nil {
+			return err
+		}
+		s.job = job
+		s.lastSeq, _ = strconv.ParseInt(c.QueryParam("after"), 10, 64)
+		if from := c.Request().Header.Get("Last-Event-ID"); from != "" {
+			s.lastSeq, _ = strconv.ParseInt(from, 10, 64)
+		}
+		if _, err := models.FindJob(s.ctx, h.DB, job); err != nil {
+			return err
+		}
+	default:
+		return models.NotFound("event stream", string(topic))
+	}
+	sub := h.Hub.Subscribe(topic)
+	defer sub.Close()
+
+	head := c.Response().Header()
+	head.Set("Content-Type", "text/event-stream; charset=utf-8")
+	head.Set("Cache-Control", "no-store")
+	head.Set("X-Accel-Buffering", "no")
+	_ = s.flow.SetWriteDeadline(time.Time{})
+	c.Response().WriteHeader(http.StatusOK)
+
+	ping := time.NewTicker(pingEvery)
+	defer ping.Stop()
+	// What changed between the page and this stream is in the first look.
+	err := s.look(kind)
+	for err == nil {
+		select {
+		case <-s.ctx.Done():
+			return nil
+		case <-ping.C:
+			if _, err := h.identify(c); err != nil {
+				return nil // signed out, or revoked: the browser comes back and is told
+			}
+			err = s.send("ping", "", "")
+		case <-sub.Wake():
+			sub.Take()
+			if err = s.look(kind); err == nil {
+				err = s.rest()
+			}
+		}
+	}
+	return nil // the browser is gone
+}
+
+// rest lets a burst gather.
+func (s *stream) rest() error {
+	select {
+	case <-time.After(atMostEvery):
+	case <-s.ctx.Done():
+	}
+	return nil
+}
+
+// look tells the page that something changed; a job's page gets the change
+// itself.
+func (s *stream) look(kind string) error {
+	if s.job.IsZero() {
+		return s.send(kind, "", "look")
+	}
+	job, v, err := s.h.loadJob(s.ctx, s.job, s.who)
+	if err != nil {
+		return err
+	}
+	if err := s.push(views.JobUpdate(v)); err != nil {
+		return err
+	}
+	for {
+		lines, err := models.ListLog(s.ctx, s.h.DB, s.job, s.lastSeq, shownLines)
+		if err != nil || len(lines) == 0 {
+			return err
+		}
+		s.lastSeq = lines[len(lines)-1].Seq
+		if err := s.push(views.LogAppend(presentLog(lines, job, v.Clock))); err != nil {
+			return err
+		}
+	}
+}
+
+// push sends markup; its id is the newest log line's, where a new stream goes
+// on.
+func (s *stream) push(component templ.Component) error {
+	var buf bytes.Buffer
+	if err := component.Render(s.ctx, &buf); err != nil {
+		return err
+	}
+	return s.send("", strconv.FormatInt(s.lastSeq, 10), buf.String())
+}
+
+func (s *stream) send(event, id, data string) error {
+	var buf strings.Builder
+	if event != "" {
+		fmt.Fprintf(&buf, "event: %s\n", event)
+	}
+	if id != "" {
+		fmt.Fprintf(&buf, "id: %s\n", id)
+	}
+	for line := range strings.SplitSeq(strings.ReplaceAll(data, "\r", ""), "\n") {
+		fmt.Fprintf(&buf, "data: %s\n", line)
+	}
+	if _, err := io.WriteString(s.w, buf.String()+"\n"); err != nil {
+		return err
+	}
+	return s.flow.Flush()
+}

@@ -1,0 +1,232 @@
+package handlers
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"resticfleet/models"
+	"resticfleet/views"
+	"resticfleet/views/ui"
+)
+
+// recentJobs is how many jobs a host's page shows.
+const recentJobs = 10
+
+func (h *Handlers) hostOf(c echo.Context) (*models.Host, error) {
+	id, err := models.ParseID[models.HostID](c.Param("id"))
+	if err != nil {
+		return nil, err
+	}
+	return models.FindHost(c.Request().Context(), h.DB, id)
+}
+
+func (h *Handlers) host(c echo.Context) error {
+	id, err := models.ParseID[models.HostID](c.Param("id"))
+	if err != nil {
+		return err
+	}
+	v, err := h.loadHost(c, id)
+	if err != nil {
+		return err
+	}
+	if partial(c) {
+		return render(c, http.StatusOK, views.HostLive(v))
+	}
+	p := h.page(c, v.Name, views.NavFleet)
+	p.StreamURL = "/events?on=host:" + v.ID
+	return render(c, http.StatusOK, views.HostPage(p, v))
+}
+
+// loadHost is a host's whole page, in eight statements whatever it has.
+func (h *Handlers) loadHost(c echo.Context, id models.HostID) (views.Host, error) {
+	ctx := c.Request().Context()
+	host, err := models.FindHostState(ctx, h.DB, id)
+	if err != nil {
+		return views.Host{}, err
+	}
+	groups := make([]models.GroupID, len(host.Groups))
+	for i, g := range host.Groups {
+		groups[i] = g.ID
+	}
+	days, err := models.ListDays(ctx, h.DB, groups, time.Now().AddDate(0, 0, -stripDays))
+	if err != nil {
+		return views.Host{}, err
+	}
+	recent, _, err := models.ListJobs(ctx, h.DB, models.JobFilter{HostID: id}, models.Page{Limit: recentJobs})
+	if err != nil {
+		return views.Host{}, err
+	}
+	repo, err := models.FindRepository(ctx, h.DB, id)
+	if err != nil && models.CodeOf(err) != models.ENotFound {
+		return views.Host{}, err
+	}
+	shown, err := h.presentRepository(c, host, repo)
+	if err != nil {
+		return views.Host{}, err
+	}
+	return presentHost(host, days, recent, shown, who(c)), nil
+}
+
+// presentRepository says whether a host's repository is ready, from its newest
+// init.
+func (h *Handlers) presentRepository(c echo.Context, host *models.HostState, repo *models.HostRepository) (*views.Repository, error) {
+	if repo == nil {
+		return nil, nil
+	}
+	v := &views.Repository{URL: repo.URL, EnvNames: repo.EnvNames(), ID: repo.ResticID, State: ui.Waiting}
+	if repo.ResticID != "" {
+		v.State = ui.Good
+		return v, nil
+	}
+	inits, _, err := models.ListJobs(c.Request().Context(), h.DB, models.JobFilter{HostID: host.ID, Kind: models.KindInit}, models.Page{Limit: 1})
+	if err != nil || len(inits) == 0 || inits[0].RepositoryURL != repo.URL {
+		return v, err
+	}
+	v.JobID, v.State, v.Cause = inits[0].ID.String(), views.JobState(string(inits[0].State)), inits[0].Error
+	return v, nil
+}
+
+func (h *Handlers) newHost(c echo.Context) error {
+	return render(c, http.StatusOK, views.HostFormPage(h.page(c, "Add host", views.NavFleet), views.HostForm{}))
+}
+
+func (h *Handlers) addHost(c echo.Context) error {
+	form := views.HostForm{Name: c.FormValue("name"), Labels: c.FormValue("labels"), ResticHost: c.FormValue("restic_host")}
+	host, err := models.AddHost(c.Request().Context(), h.DB, models.HostFields{
+		Name: form.Name, Labels: splitList(form.Labels), ResticHost: strings.TrimSpace(form.ResticHost),
+	})
+	if errs, bad := fieldErrors(err); bad {
+		form.Errors = errs
+		if partial(c) {
+			return render(c, http.StatusUnprocessableEntity, views.HostFormBody(form))
+		}
+		return render(c, http.StatusUnprocessableEntity, views.HostFormPage(h.page(c, "Add host", views.NavFleet), form))
+	}
+	if err != nil {
+		return err
+	}
+	h.Jobs.HostChanged(host.ID)
+	return done(c, "/hosts/"+host.ID.String()+"/enrol")
+}
+
+// splitList reads a comma separated field.
+func splitList(s string) []string {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}
+
+func (h *Handlers) enrolment(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	v, err := h.loadEnrolment(c, host)
+	if err != nil {
+		return err
+	}
+	// A host that waits gets its line at once: it is what the page is for. A
+	// refresh by the stream makes no other token.
+	if host.EnrolledAt == nil && !partial(c) {
+		return h.showToken(c, host, v)
+	}
+	if partial(c) {
+		return render(c, http.StatusOK, views.EnrolmentLive(v))
+	}
+	return h.renderEnrolment(c, v)
+}
+
+func (h *Handlers) newEnrolment(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	v, err := h.loadEnrolment(c, host)
+	if err != nil {
+		return err
+	}
+	return h.showToken(c, host, v)
+}
+
+func (h *Handlers) showToken(c echo.Context, host *models.Host, v views.Enrolment) error {
+	token, expires, err := models.NewEnrollmentToken(c.Request().Context(), h.DB, host.ID)
+	if err != nil {
+		return err
+	}
+	v.ExpiresAt = expires
+	v.Command = fmt.Sprintf("resticfleet-agent enroll --server %s --token %s --state-dir /var/lib/resticfleet-agent", h.baseURL(c.Request()), token)
+	return h.renderEnrolment(c, v)
+}
+
+func (h *Handlers) renderEnrolment(c echo.Context, v views.Enrolment) error {
+	p := h.page(c, "Enrol "+v.HostName, views.NavFleet)
+	p.StreamURL = "/events?on=host:" + v.HostID
+	return render(c, http.StatusOK, views.EnrolmentPage(p, v))
+}
+
+func (h *Handlers) loadEnrolment(c echo.Context, host *models.Host) (views.Enrolment, error) {
+	ctx := c.Request().Context()
+	v := views.Enrolment{Clock: pageClock(host.Location()), HostID: host.ID.String(), HostName: host.Name, Enrolled: host.EnrolledAt != nil}
+	_, err := models.FindRepository(ctx, h.DB, host.ID)
+	if err != nil && models.CodeOf(err) != models.ENotFound {
+		return v, err
+	}
+	v.RepositorySet = err == nil
+	groups, _, err := models.ListGroups(ctx, h.DB, host.ID, models.Page{})
+	v.GroupCount = len(groups)
+	return v, err
+}
+
+func (h *Handlers) confirmDeleteHost(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	return h.confirm(c, http.StatusOK, deleteHostQuestion(host))
+}
+
+func deleteHostQuestion(host *models.Host) views.Confirm {
+	url := "/hosts/" + host.ID.String()
+	return views.Confirm{
+		Heading: "Delete “" + host.Name + "”?",
+		Lost:    "Its source groups, schedules and credentials go, its agent is cut off, and waiting jobs are cancelled. A backup that runs may end.",
+		Stays:   "The snapshots stay in the repository, and the history of its jobs stays here.",
+		Action:  url + "/delete", Act: "Delete “" + host.Name + "”", Keep: "Keep “" + host.Name + "”", KeepURL: url, TypeName: host.Name,
+		Crumbs: []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: host.Name, URL: url}, {Text: "delete"}},
+	}
+}
+
+func (h *Handlers) deleteHost(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(c.FormValue("name")) != host.Name {
+		q := deleteHostQuestion(host)
+		q.Error = "That is not its name. Type “" + host.Name + "” to delete it."
+		return h.confirm(c, http.StatusUnprocessableEntity, q)
+	}
+	cancelled, err := models.DeleteHost(c.Request().Context(), h.DB, host.ID)
+	if err != nil {
+		return err
+	}
+	h.Jobs.JobsCancelled(cancelled)
+	h.Jobs.HostChanged(host.ID)
+	return done(c, "/")
+}
+
+// confirm asks in the dialog or on a page of its own.
+func (h *Handlers) confirm(c echo.Context, status int, q views.Confirm) error {
+	if partial(c) {
+		return render(c, status, views.ConfirmDialog(q))
+	}
+	return render(c, status, views.ConfirmPage(h.page(c, q.Heading, views.NavFleet), q))
+}

@@ -1,0 +1,238 @@
+package handlers
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"resticfleet/models"
+	"resticfleet/models/cronspec"
+	"resticfleet/views"
+	"resticfleet/views/ui"
+)
+
+// stripDays is how many days a status strip shows.
+const stripDays = 30
+
+// pageClock shows times in a zone; nil is the server's, where it has a name.
+func pageClock(zone *time.Location) ui.Clock {
+	if zone == nil {
+		zone = time.UTC
+		if time.Local.String() != "Local" {
+			zone = time.Local
+		}
+	}
+	return ui.Clock{Now: time.Now(), Zone: zone}
+}
+
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
+func stripsByGroup(days []models.DayOutcome) map[models.GroupID]map[string]models.DayOutcome {
+	out := map[models.GroupID]map[string]models.DayOutcome{}
+	for _, d := range days {
+		if out[d.SourceGroupID] == nil {
+			out[d.SourceGroupID] = map[string]models.DayOutcome{}
+		}
+		out[d.SourceGroupID][d.Day.Format(time.DateOnly)] = d
+	}
+	return out
+}
+
+// stripOf is what became of the groups on each of the last days of their host.
+func stripOf(strips map[models.GroupID]map[string]models.DayOutcome, h *models.HostState, now time.Time, groups ...*models.Group) []ui.Day {
+	today := now.In(h.Location())
+	days := make([]ui.Day, stripDays)
+	for i := range days {
+		date := time.Date(today.Year(), today.Month(), today.Day()-stripDays+1+i, 0, 0, 0, 0, time.UTC)
+		var sum models.DayOutcome
+		for _, g := range groups {
+			d := strips[g.ID][date.Format(time.DateOnly)]
+			sum.Good += d.Good
+			sum.Warning += d.Warning
+			sum.Failed += d.Failed
+		}
+		days[i] = ui.Day{Date: date}
+		var parts []string
+		add := func(n int, state ui.State, word string) {
+			if n > 0 {
+				days[i].State = state
+				parts = append(parts, fmt.Sprintf("%d %s", n, word))
+			}
+		}
+		add(sum.Good, ui.Good, "good")
+		add(sum.Warning, ui.Warning, "with a warning")
+		add(sum.Failed, ui.Failed, "failed")
+		days[i].Text = strings.Join(parts, ", ")
+	}
+	return days
+}
+
+func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models.Job, repo *views.Repository, id *models.Identity) views.Host {
+	clock := pageClock(h.Location())
+	v := views.Host{
+		Clock: clock, ID: h.ID.String(), Name: h.Name, Online: h.Online(clock.Now), LastSeen: timeOf(h.LastSeenAt),
+		OS: h.OS, ResticVersion: h.ResticVersion, AgentVersion: h.AgentVersion, Timezone: h.Timezone,
+		ZoneAssumed: h.EnrolledAt != nil && !h.TimezoneKnown, Labels: h.Labels, Enrolled: h.EnrolledAt != nil, Repository: repo,
+		CanOperate: id.Role.Allows(models.RoleOperator), CanAdminister: id.Role.Allows(models.RoleAdmin),
+	}
+	if h.Link != nil {
+		v.Link = *h.Link
+	}
+	if h.LastSeenAt != nil && h.AppliedScheduleVersion != h.ScheduleVersion {
+		v.ScheduleLag = &views.ScheduleLag{Current: h.ScheduleVersion, Applied: h.AppliedScheduleVersion}
+	}
+	strips := stripsByGroup(days)
+	names := map[models.GroupID]string{}
+	for _, g := range h.Groups {
+		names[g.ID] = g.Name
+		v.Groups = append(v.Groups, presentGroup(h, g, stripOf(strips, h, clock.Now, g), clock.Now))
+	}
+	for _, s := range h.Schedules {
+		row := views.Schedule{ID: s.ID.String(), Cron: s.Cron, Enabled: s.Enabled, Words: words(s.Cron)}
+		for _, g := range s.GroupIDs {
+			row.Groups = append(row.Groups, names[g])
+		}
+		if spec, err := cronspec.Parse(s.Cron); err == nil && s.Enabled {
+			for _, run := range spec.Runs(clock.Now, h.Location(), 1) {
+				row.NextRun, row.Note = run.At, run.Note
+			}
+		}
+		v.Schedules = append(v.Schedules, row)
+	}
+	for _, j := range recent {
+		v.Jobs = append(v.Jobs, presentJobRow(j))
+	}
+	return v
+}
+
+func words(cron string) string {
+	spec, err := cronspec.Parse(cron)
+	if err != nil {
+		return cron
+	}
+	return spec.Describe()
+}
+
+func presentGroup(h *models.HostState, g *models.Group, strip []ui.Day, now time.Time) views.Group {
+	v := views.Group{
+		ID: g.ID.String(), Name: g.Name, Tag: g.Tag, Includes: g.Includes, ExcludeCount: len(g.Excludes),
+		State: ui.State(h.GroupHealth(g, now)), NewestGood: timeOf(g.GoodAt), SizeBytes: g.GoodBytes, Days: strip, Percent: -1,
+	}
+	j := h.Active(g.ID)
+	if j == nil {
+		return v
+	}
+	v.ActiveJobID, v.CancelRequested, v.State = j.ID.String(), j.CancelRequestedAt != nil, ui.Waiting
+	if j.State != models.JobRunning {
+		return v
+	}
+	v.State, v.Detail = ui.Running, "looking at what there is to do"
+	if p := j.Progress; p != nil {
+		v.Percent, v.StateText = p.Percent, ui.Percent(p.Percent)
+		if p.SecondsRemaining > 0 {
+			v.StateText += " · " + ui.Duration(time.Duration(p.SecondsRemaining)*time.Second) + " left"
+		}
+		v.Detail = ui.Count(p.TotalFiles, "file", "files") + " · " + ui.Bytes(p.TotalBytes)
+	}
+	return v
+}
+
+func presentJobRow(j *models.Job) views.JobRow {
+	row := views.JobRow{
+		ID: j.ID.String(), State: string(j.State), Kind: string(j.Kind), GroupName: j.SourceGroupName,
+		HostID: j.HostID.String(), HostName: j.HostName, Percent: -1, By: j.ActorName, QueuedAt: j.QueuedAt, Outcome: outcome(j),
+	}
+	if j.ActorKind != models.ActorUser {
+		row.By = string(j.ActorKind)
+	}
+	if j.CatchUp {
+		row.By += ", catch-up"
+	}
+	if j.Progress != nil && j.State == models.JobRunning {
+		row.Percent = j.Progress.Percent
+	}
+	if j.StartedAt != nil {
+		row.Took = time.Since(*j.StartedAt)
+		if j.FinishedAt != nil {
+			row.Took = j.FinishedAt.Sub(*j.StartedAt)
+		}
+	}
+	return row
+}
+
+// outcome is what came of a job in a few words.
+func outcome(j *models.Job) string {
+	switch {
+	case j.State == models.JobRunning && j.Progress != nil:
+		return ui.Bytes(j.Progress.BytesDone) + " read"
+	case len(j.Unreadable) > 0:
+		return ui.Count(int64(len(j.Unreadable)), "file unreadable", "files unreadable")
+	case j.ErrorCode != "" && j.State != models.JobSucceeded:
+		return strings.ReplaceAll(j.ErrorCode, "_", " ")
+	case j.State == models.JobSucceeded && j.Kind == models.KindBackup:
+		return "+" + ui.Bytes(statOf(j, "data_added_packed"))
+	}
+	return "–"
+}
+
+func statOf(j *models.Job, name string) int64 {
+	n, _ := j.Stats[name].(float64)
+	return int64(n)
+}
+
+// presentJob fills the page of a job. Group is nil for a job without one.
+func presentJob(j *models.Job, h *models.Host, g *models.Group, id *models.Identity) views.Job {
+	v := views.Job{
+		Clock: pageClock(h.Location()), ID: j.ID.String(), HostID: j.HostID.String(), HostName: h.Name, Kind: string(j.Kind),
+		GroupName: j.SourceGroupName, State: string(j.State), CatchUp: j.CatchUp, Late: j.Late,
+		ScheduledAt: timeOf(j.ScheduledAt), QueuedAt: j.QueuedAt, SentAt: timeOf(j.SentAt), AcceptedAt: timeOf(j.AcceptedAt),
+		StartedAt: timeOf(j.StartedAt), FinishedAt: timeOf(j.FinishedAt), CancelRequestedAt: timeOf(j.CancelRequestedAt),
+		ErrorCode: j.ErrorCode, Error: j.Error, ExitCode: j.ExitCode, Unreadable: j.Unreadable, SnapshotID: j.SnapshotID,
+		Actor:         views.Actor{Kind: string(j.ActorKind), Name: j.ActorName},
+		CanCancel:     !j.State.Ended() && id.Role.Allows(models.RoleOperator),
+		CanAdminister: id.Role.Allows(models.RoleAdmin),
+	}
+	if j.ActorKind == models.ActorSchedule && j.ScheduledCron != "" {
+		v.Actor.Name = words(j.ScheduledCron)
+		v.Actor.URL = "/hosts/" + v.HostID
+	}
+	if j.SourceGroupID != nil {
+		v.GroupID = j.SourceGroupID.String()
+	}
+	if g != nil {
+		v.CanRunAgain = j.State.Ended() && id.Role.Allows(models.RoleOperator)
+		if g.GoodAt != nil && g.GoodSnapshotID != j.SnapshotID {
+			v.NewestGood = &views.Snapshot{ID: g.GoodSnapshotID, At: *g.GoodAt}
+		}
+	}
+	if j.State == models.JobQueued && !h.Online(v.Clock.Now) {
+		v.WaitingFor = h.Name + " is not connected. The job goes there as soon as it is back."
+	}
+	if p := j.Progress; p != nil && j.State == models.JobRunning {
+		v.Progress = &views.Progress{
+			Percent: p.Percent, FilesDone: p.FilesDone, TotalFiles: p.TotalFiles, BytesDone: p.BytesDone, TotalBytes: p.TotalBytes,
+			Unreadable: p.ErrorCount, Remaining: time.Duration(p.SecondsRemaining) * time.Second, CurrentFiles: p.CurrentFiles,
+		}
+	}
+	if j.Kind == models.KindBackup && j.SnapshotID != "" {
+		v.Stats = &views.Stats{
+			FilesNew: statOf(j, "files_new"), FilesChanged: statOf(j, "files_changed"), FilesUnmodified: statOf(j, "files_unmodified"),
+			TotalFiles: statOf(j, "total_files_processed"), TotalBytes: statOf(j, "total_bytes_processed"), AddedBytes: statOf(j, "data_added_packed"),
+		}
+	}
+	return v
+}
+
+func presentLog(lines []models.LogLine, job *models.Job, clock ui.Clock) views.Log {
+	v := views.Log{Clock: clock, JobID: job.ID.String(), Follows: !job.State.Ended()}
+	for _, l := range lines {
+		v.Lines = append(v.Lines, views.LogLine{Seq: l.Seq, At: l.At, Level: l.Level, Text: l.Text})
+	}
+	v.Earlier = len(lines) > 0 && lines[0].Seq > 1
+	return v
+}

@@ -1,0 +1,215 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/a-h/templ"
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"resticfleet/handlers/api"
+	"resticfleet/models"
+	"resticfleet/views"
+	"resticfleet/views/ui"
+)
+
+// partial reports whether HTMX asks for a part of a page. A boosted or
+// restored page asks for the whole.
+func partial(c echo.Context) bool {
+	h := c.Request().Header
+	return h.Get("HX-Request") == "true" && h.Get("HX-Request-Type") == "partial"
+}
+
+// wantsJSON tells a program from a browser by what it prefers.
+func wantsJSON(c echo.Context) bool {
+	accept := c.Request().Header.Get("Accept")
+	return !strings.Contains(accept, "text/html") && strings.Contains(accept, "json")
+}
+
+func render(c echo.Context, status int, component templ.Component) error {
+	c.Response().Header().Set("Content-Type", "text/html; charset=utf-8")
+	c.Response().WriteHeader(status)
+	return component.Render(c.Request().Context(), c.Response())
+}
+
+// done ends a form that worked: HTMX is sent to the page by a real
+// navigation, a plain browser by a redirect.
+func done(c echo.Context, url string) error {
+	if partial(c) {
+		c.Response().Header().Set("HX-Redirect", url)
+		return c.NoContent(http.StatusOK)
+	}
+	return c.Redirect(http.StatusSeeOther, url)
+}
+
+// acted ends a button that worked: HTMX looks again at what may have changed
+// on the page it is on, a plain browser goes back to url.
+func acted(c echo.Context, url string) error {
+	if partial(c) {
+		c.Response().Header().Set("HX-Trigger", "fleet,host,jobs,job")
+		return c.NoContent(http.StatusNoContent)
+	}
+	return c.Redirect(http.StatusSeeOther, url)
+}
+
+// page is what surrounds every page.
+func (h *Handlers) page(c echo.Context, title, nav string) views.Page {
+	p := views.Page{Title: title, Nav: nav, Path: c.Request().URL.RequestURI(), Asset: h.Assets.Path}
+	if id := who(c); id != nil {
+		p.User = views.User{Name: id.Name, Role: string(id.Role)}
+	}
+	if cookie, err := c.Cookie("theme"); err == nil {
+		p.Theme = cookie.Value
+	}
+	return p
+}
+
+var statusOf = map[models.Code]int{
+	models.EInvalid:      http.StatusUnprocessableEntity,
+	models.ENotFound:     http.StatusNotFound,
+	models.EConflict:     http.StatusConflict,
+	models.EUnauthorized: http.StatusUnauthorized,
+	models.EForbidden:    http.StatusForbidden,
+	models.EUnavailable:  http.StatusServiceUnavailable,
+	models.EGone:         http.StatusGone,
+}
+
+func status(err error) int {
+	var e *models.Error
+	if errors.As(err, &e) {
+		if s, ok := statusOf[e.Code]; ok {
+			return s
+		}
+	}
+	var he *echo.HTTPError
+	if errors.As(err, &he) {
+		return he.Code
+	}
+	return http.StatusInternalServerError
+}
+
+// fail turns an error into an answer, once, in the form the caller reads. An
+// error that isn't ours to show is logged under a reference and never shown.
+func (h *Handlers) fail(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	code := status(err)
+	reference := ""
+	if code == http.StatusInternalServerError {
+		reference = uuid.NewString()[:8]
+		h.Log.ErrorContext(c.Request().Context(), "request failed", "reference", reference, "method", c.Request().Method, "path", c.Path(), "err", err)
+		if models.Ping(c.Request().Context(), h.DB) != nil {
+			err = &models.Error{Code: models.EUnavailable, Message: "The database does not answer right now. It is being started again; try again in a few seconds."}
+			code = http.StatusServiceUnavailable
+		}
+	}
+	if code == http.StatusServiceUnavailable {
+		c.Response().Header().Set("Retry-After", "5")
+	}
+	if renderErr := h.renderFailure(c, code, err, reference); renderErr != nil {
+		h.Log.WarnContext(c.Request().Context(), "error not delivered", "err", renderErr)
+	}
+}
+
+func (h *Handlers) renderFailure(c echo.Context, code int, err error, reference string) error {
+	path := c.Request().URL.Path
+	if strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/agent/") || path == "/metrics" || wantsJSON(c) {
+		return api.WriteProblem(c.Response(), err)
+	}
+	if code == http.StatusUnauthorized {
+		if partial(c) || path == "/events" {
+			c.Response().Header().Set("HX-Redirect", "/login")
+			return c.NoContent(code)
+		}
+		h.rememberPage(c)
+		return c.Redirect(http.StatusSeeOther, "/login")
+	}
+	f := failure(code, err)
+	f.Reference = reference
+	if partial(c) {
+		c.Response().Header().Set("HX-Retarget", "#toast")
+		c.Response().Header().Set("HX-Reswap", "innerHTML")
+		return render(c, code, views.Toast(ui.Banner{State: ui.Failed, Title: f.Heading, Text: strings.TrimSpace(f.Cause + " " + f.Remedy)}))
+	}
+	return render(c, code, views.FailurePage(h.page(c, f.Heading, ""), f))
+}
+
+func failure(code int, err error) views.Failure {
+	f := views.Failure{Status: code, Link: ui.Link{Text: "Back to the fleet", URL: "/"}}
+	switch code {
+	case http.StatusNotFound:
+		f.Heading, f.Remedy = "There is nothing here", "It may have been deleted. Look for it in the fleet."
+	case http.StatusMethodNotAllowed:
+		f.Heading, f.Remedy = "That can't be done here", "Go back and use the page's own buttons."
+	case http.StatusForbidden:
+		f.Heading = "You may not do this"
+	case http.StatusConflict:
+		f.Heading = "Something stands in the way"
+	case http.StatusUnprocessableEntity:
+		f.Heading = "This can't be stored as it is"
+	case http.StatusServiceUnavailable:
+		f.Heading = "Resticfleet is not ready"
+	case http.StatusGone:
+		f.Heading = "This is gone"
+	case http.StatusRequestEntityTooLarge:
+		f.Heading, f.Remedy = "That is too much at once", "Send less than 1 MiB."
+	case http.StatusTooManyRequests:
+		f.Heading = "Too many tries"
+	default:
+		f.Heading, f.Cause, f.Remedy = "Something went wrong here", "The server could not answer; nothing was changed unless you see it.", "Try again. If it stays, the server's log has the reference below."
+	}
+	var e *models.Error
+	if errors.As(err, &e) && code != http.StatusInternalServerError {
+		f.Cause = e.Error()
+	}
+	return f
+}
+
+func (h *Handlers) logPanic(c echo.Context, err error, _ []byte) error {
+	h.Log.ErrorContext(c.Request().Context(), "panic", "method", c.Request().Method, "path", c.Path(), "err", err, "stack", string(debug.Stack()))
+	return errors.New("panic")
+}
+
+// fieldErrors are an error's messages by form field; one of a list's elements
+// stands at its list.
+func fieldErrors(err error) (views.Errors, bool) {
+	var e *models.Error
+	if !errors.As(err, &e) || e.Code != models.EInvalid {
+		return nil, false
+	}
+	out := views.Errors{}
+	for _, f := range e.Fields {
+		name, index, inList := strings.Cut(f.Field, "[")
+		name = name[strings.LastIndex(name, ".")+1:]
+		message := f.Message
+		if inList {
+			if n, err := strconv.Atoi(strings.TrimSuffix(index, "]")); err == nil && name != "source_group_ids" {
+				message = "Line " + strconv.Itoa(n+1) + " " + message
+			}
+		}
+		if out[name] == "" {
+			out[name] = sentence(message)
+		}
+	}
+	if len(e.Fields) == 0 {
+		out[""] = e.Message
+	}
+	return out, true
+}
+
+// sentence begins with a capital and ends with a stop.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	s = strings.ToUpper(s[:1]) + s[1:]
+	if !strings.HasSuffix(s, ".") {
+		s += "."
+	}
+	return s
+}

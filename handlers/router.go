@@ -1,0 +1,165 @@
+// Package handlers is what answers requests: the whole route table, who may
+// enter where, and the pages. A handler loads, parses, validates, acts by one
+// call into models or jobs, and renders.
+package handlers
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+
+	"resticfleet/handlers/agentapi"
+	"resticfleet/handlers/api"
+	"resticfleet/handlers/live"
+	"resticfleet/jobs"
+	"resticfleet/models"
+	"resticfleet/static"
+)
+
+// Config is what the handlers need; every field but TrustedProxies is required.
+type Config struct {
+	DB     *models.DB
+	Jobs   *jobs.Service
+	Hub    *live.Hub
+	Agents *agentapi.Server
+	Assets *static.Assets
+	Log    *slog.Logger
+	// BaseURL is where people and agents reach the server, without a slash at
+	// the end.
+	BaseURL string
+	// TrustedProxies may tell the client's address and scheme.
+	TrustedProxies []*net.IPNet
+	Version        string
+}
+
+// Handlers answers requests.
+type Handlers struct {
+	Config
+	throttle *throttle
+}
+
+// access is who may use a route.
+type access string
+
+const (
+	public   access = "public"   // everybody
+	agent    access = "agent"    // checked by the agents' own credential
+	viewer   access = "viewer"   // and everybody above
+	operator access = "operator" // and everybody above
+	admin    access = "admin"
+)
+
+// route is one line of the table.
+type route struct {
+	method, path string
+	who          access
+	handle       echo.HandlerFunc
+}
+
+// routes is every page and every agent's door. What programs use is in
+// api.Routes. A route that is in neither doesn't exist.
+func (h *Handlers) routes() []route {
+	return []route{
+		{"GET", "/healthz", public, h.healthz},
+		{"GET", "/readyz", public, h.readyz},
+		{"GET", "/metrics", viewer, h.metrics},
+		{"GET", "/static/*", public, echo.WrapHandler(h.Assets)},
+		{"HEAD", "/static/*", public, echo.WrapHandler(h.Assets)},
+
+		{"GET", "/login", public, h.loginPage},
+		{"POST", "/login", public, h.login},
+		{"POST", "/logout", public, h.logout},
+		{"GET", "/setup", public, h.setupPage},
+		{"POST", "/setup", public, h.setup},
+		{"POST", "/theme", public, h.theme},
+
+		{"GET", "/", viewer, h.fleet},
+		{"GET", "/hosts", viewer, h.fleet},
+		{"GET", "/hosts/new", admin, h.newHost},
+		{"POST", "/hosts", admin, h.addHost},
+		{"GET", "/hosts/:id", viewer, h.host},
+		{"GET", "/hosts/:id/jobs", viewer, h.hostJobs},
+		{"GET", "/hosts/:id/enrol", admin, h.enrolment},
+		{"POST", "/hosts/:id/enrol", admin, h.newEnrolment},
+		{"GET", "/hosts/:id/delete", admin, h.confirmDeleteHost},
+		{"POST", "/hosts/:id/delete", admin, h.deleteHost},
+		{"GET", "/hosts/:id/repository", admin, h.editRepository},
+		{"POST", "/hosts/:id/repository", admin, h.saveRepository},
+		{"GET", "/hosts/:id/source-groups/new", operator, h.newGroup},
+		{"POST", "/hosts/:id/source-groups", operator, h.saveGroup},
+		{"GET", "/hosts/:id/source-groups/:gid", operator, h.editGroup},
+		{"POST", "/hosts/:id/source-groups/:gid", operator, h.saveGroup},
+		{"POST", "/hosts/:id/source-groups/:gid/run", operator, h.runGroup},
+		{"GET", "/hosts/:id/source-groups/:gid/delete", operator, h.confirmDeleteGroup},
+		{"POST", "/hosts/:id/source-groups/:gid/delete", operator, h.deleteGroup},
+		{"POST", "/hosts/:id/source-groups/:gid/leave/:sid", operator, h.leaveSchedule},
+		{"GET", "/hosts/:id/schedules/new", operator, h.newSchedule},
+		{"POST", "/hosts/:id/schedules", operator, h.saveSchedule},
+		{"GET", "/hosts/:id/schedules/:sid", operator, h.editSchedule},
+		{"POST", "/hosts/:id/schedules/:sid", operator, h.saveSchedule},
+		{"POST", "/hosts/:id/schedules/:sid/enabled", operator, h.switchSchedule},
+		{"GET", "/hosts/:id/schedules/:sid/delete", operator, h.confirmDeleteSchedule},
+		{"POST", "/hosts/:id/schedules/:sid/delete", operator, h.deleteSchedule},
+		{"GET", "/cron-preview", viewer, h.cronPreview},
+		{"GET", "/jobs", viewer, h.jobs},
+		{"GET", "/jobs/:id", viewer, h.job},
+		{"POST", "/jobs/:id/cancel", operator, h.cancelJob},
+		{"GET", "/events", viewer, h.events},
+
+		{"POST", "/agent/v1/enroll", agent, h.Agents.Enroll},
+		{"GET", "/agent/v1/ws", agent, h.Agents.WebSocket},
+		{"GET", "/agent/v1/schedule", agent, h.Agents.Schedule},
+	}
+}
+
+// New makes the whole HTTP side of the server.
+func New(c Config) *echo.Echo {
+	h := &Handlers{Config: c, throttle: newThrottle()}
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = h.fail
+	e.IPExtractor = clientAddress(c.TrustedProxies)
+
+	table := map[string]access{}
+	for _, r := range h.routes() {
+		table[r.method+" "+r.path] = r.who
+	}
+	for _, r := range api.Routes() {
+		table[r.Method+" "+r.Pattern] = access(r.Role)
+	}
+	e.Pre(h.retired)
+	e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: h.logPanic}))
+	e.Use(h.secureHeaders, h.crossOrigin, h.authorize(table), h.audit)
+	e.Use(middleware.BodyLimitWithConfig(middleware.BodyLimitConfig{Limit: "1M"}))
+	e.Use(middleware.GzipWithConfig(middleware.GzipConfig{Skipper: streams, MinLength: 1024}))
+
+	for _, r := range h.routes() {
+		e.Add(r.method, r.path, r.handle)
+	}
+	api.Register(e, api.Config{DB: c.DB, Jobs: c.Jobs, BaseURL: h.baseURL, Log: c.Log})
+	return e
+}
+
+// streams are the answers that must leave as they are made, and those that
+// are compressed already.
+func streams(c echo.Context) bool {
+	p := c.Request().URL.Path
+	return p == "/events" || strings.HasPrefix(p, "/agent/") || strings.HasPrefix(p, "/static/")
+}
+
+// baseURL is where the caller should tell an agent to go: what was configured,
+// or how this request came.
+func (h *Handlers) baseURL(r *http.Request) string {
+	if h.BaseURL != "" {
+		return h.BaseURL
+	}
+	scheme := "http"
+	if h.secure(r) {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host
+}
