@@ -40,7 +40,7 @@ var rules = []rule{
 		code:   protocol.ErrNoSpace,
 		cause:  "A disk is full: {said}",
 		remedy: "Free space where the message points to: the repository, the agent's state folder (cache) or the temporary folder."},
-	{says: []string{"insufficient storage", "507"},
+	{says: []string{"insufficient storage", "(507)"},
 		code:   protocol.ErrRestic,
 		cause:  "The backup server has no space left: {said}",
 		remedy: "Free space there, or raise the quota."},

@@ -91,7 +91,7 @@ func spell(secret string) []string {
 	}
 	goQuoted := strconv.Quote(trimmed)
 	all := []string{
-		secret, trimmed,
+		trimmed,
 		url.QueryEscape(trimmed), url.PathEscape(trimmed), url.UserPassword("", trimmed).String()[1:],
 		string(quoted[1 : len(quoted)-1]), goQuoted[1 : len(goQuoted)-1],
 		base64.StdEncoding.EncodeToString([]byte(trimmed)), base64.RawURLEncoding.EncodeToString([]byte(trimmed)),
