@@ -133,10 +133,11 @@ func (h *Handlers) audit(next echo.HandlerFunc) echo.HandlerFunc {
 			entry.Outcome = status(err)
 		}
 		switch id := who(c); {
-		case id != nil && !id.UserID.IsZero():
-			entry.ActorKind, entry.ActorName, entry.ActorID = "user", id.Name, &models.AuditActor{UUID: id.UserID.UUID}
 		case id != nil:
-			entry.ActorKind, entry.ActorName, entry.ActorID = "token", id.Name, &models.AuditActor{UUID: id.TokenID.UUID}
+			entry.ActorKind, entry.ActorName, entry.ActorID = "token", id.Name, id.Actor().ID
+			if !id.UserID.IsZero() {
+				entry.ActorKind = "user"
+			}
 		case strings.HasPrefix(c.Path(), "/agent/"):
 			entry.ActorKind = "agent"
 		}

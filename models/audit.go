@@ -15,7 +15,7 @@ type AuditEntry struct {
 	ID        AuditID   `bun:",pk"`
 	At        time.Time `bun:",nullzero"`
 	ActorKind string
-	ActorID   *AuditActor `bun:",nullzero"`
+	ActorID   *ActorID `bun:",nullzero"`
 	ActorName string
 	// Action is the route: method and pattern, as in the router's table.
 	Action string
@@ -25,9 +25,6 @@ type AuditEntry struct {
 	Outcome int
 	Address string
 }
-
-// AuditActor is a user's, token's or host's id.
-type AuditActor = ID[struct{}]
 
 // Audit keeps one entry.
 func Audit(ctx context.Context, db IDB, e AuditEntry) error {

@@ -5,6 +5,7 @@
 package models
 
 import (
+	"database/sql/driver"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -12,7 +13,7 @@ import (
 
 // ID is a UUIDv7 that belongs to one kind of thing, so that a job's id can't
 // be handed to something that wants a host's.
-type ID[K any] struct{ uuid.UUID }
+type ID[K any] uuid.UUID
 
 type (
 	userKind     struct{}
@@ -37,13 +38,11 @@ type (
 
 // NewID makes an id that sorts by time. Reading random bytes can't fail on
 // the systems we run on; Go's runtime ends the program if it does.
-func NewID[T ~struct{ uuid.UUID }]() T {
-	return T{uuid.Must(uuid.NewV7())}
-}
+func NewID[T ~[16]byte]() T { return T(uuid.Must(uuid.NewV7())) }
 
 // ParseID reads an id from outside. What can't be an id can't be there, so
 // the error is ENotFound.
-func ParseID[T ~struct{ uuid.UUID }](s string) (T, error) {
+func ParseID[T ~[16]byte](s string) (T, error) {
 	if len(s) != 36 {
 		return T{}, NotFound("id", s)
 	}
@@ -51,11 +50,25 @@ func ParseID[T ~struct{ uuid.UUID }](s string) (T, error) {
 	if err != nil {
 		return T{}, NotFound("id", s)
 	}
-	return T{u}, nil
+	return T(u), nil
 }
 
 // IsZero reports whether the id was never set.
-func (id ID[K]) IsZero() bool { return id.UUID == uuid.Nil }
+func (id ID[K]) IsZero() bool { return uuid.UUID(id) == uuid.Nil }
 
 // Short is the id's random tail, enough to tell two apart in a log.
-func (id ID[K]) Short() string { return fmt.Sprintf("%x", id.UUID[12:]) }
+func (id ID[K]) Short() string { return fmt.Sprintf("%x", id[12:]) }
+
+func (id ID[K]) String() string { return uuid.UUID(id).String() }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id ID[K]) MarshalText() ([]byte, error) { return uuid.UUID(id).MarshalText() }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *ID[K]) UnmarshalText(text []byte) error { return (*uuid.UUID)(id).UnmarshalText(text) }
+
+// Value implements driver.Valuer.
+func (id ID[K]) Value() (driver.Value, error) { return uuid.UUID(id).Value() }
+
+// Scan implements sql.Scanner.
+func (id *ID[K]) Scan(src any) error { return (*uuid.UUID)(id).Scan(src) }

@@ -157,9 +157,9 @@ var System = Actor{Kind: ActorSystem}
 
 // Actor is the identity as it stands on a job.
 func (who *Identity) Actor() Actor {
-	id := ActorID{who.UserID.UUID}
+	id := ActorID(who.UserID)
 	if who.UserID.IsZero() {
-		id = ActorID{who.TokenID.UUID}
+		id = ActorID(who.TokenID)
 	}
 	return Actor{Kind: ActorUser, ID: &id, Name: who.Name}
 }

@@ -67,7 +67,8 @@ func RunSchedule(ctx context.Context, tx IDB, run ScheduledRun) ([]JobID, error)
 		if err != nil {
 			return nil, err
 		}
-		j := g.backup(Actor{Kind: ActorSchedule, ID: &ActorID{s.ID.UUID}})
+		by := ActorID(s.ID)
+		j := g.backup(Actor{Kind: ActorSchedule, ID: &by})
 		j.ScheduledID, j.ScheduledAt, j.CatchUp = &s.ID, &run.At, run.CatchUp
 		var busy bool
 		err = tx.QueryRowContext(ctx, "select exists (select from jobs where source_group_id = ? and kind = 'backup' and state in ('queued', 'sent', 'running'))", id).Scan(&busy)
