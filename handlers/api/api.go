@@ -143,9 +143,10 @@ func Register(e *echo.Echo, c Config) {
 	h.UseMiddleware(answerJSON)
 	s := &server{c}
 	for _, op := range operations() {
+		name, _, _ := strings.Cut(op.summary, ";")
 		op.register(s, h, huma.Operation{
 			Method: op.method, Path: op.path, DefaultStatus: op.status, Summary: op.summary,
-			OperationID:  strings.ReplaceAll(strings.ToLower(strings.NewReplacer(";", "", "'", "").Replace(op.summary)), " ", "-"),
+			OperationID:  strings.NewReplacer(" ", "-", "'", "").Replace(strings.ToLower(name)),
 			Description:  "Needs the role " + string(op.role) + ".",
 			MaxBodyBytes: maxBody + 1, // huma refuses a body that reaches it
 			// Five seconds, huma's own, are short for a slow line.

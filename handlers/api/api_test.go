@@ -117,6 +117,9 @@ func (b *bundle) call(method, path string, body any, header ...string) reply {
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -242,8 +245,10 @@ func TestOpenAPI(t *testing.T) {
 	if version, _ := spec["openapi"].(string); !strings.HasPrefix(version, "3.1.") {
 		t.Errorf("openapi %q", version)
 	}
-	if strings.Contains(r.raw, "$schema") || strings.Contains(r.raw, "http://") || strings.Contains(r.raw, "https://") && !strings.Contains(r.raw, "example") {
-		t.Error("the document points elsewhere")
+	for _, elsewhere := range []string{"$schema", "http://", "https://"} {
+		if strings.Contains(r.raw, elsewhere) {
+			t.Errorf("the document holds %s", elsewhere)
+		}
 	}
 	paths := spec["paths"].(object)
 	braces := strings.NewReplacer(":id", "{id}", ":gid", "{gid}", ":sid", "{sid}")

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,6 +80,15 @@ func TestWhenTheDatabaseIsAway(t *testing.T) {
 	}
 	if strings.Contains(b.seen.String(), "relation") {
 		t.Error("the answer tells of the inside")
+	}
+
+	// A server that is being stopped ends its connections.
+	_, err := b.db.ExecContext(t.Context(), "select pg_terminate_backend(pg_backend_pid())")
+	if status, _ := api.Problem(err); status != 503 || !models.Unavailable(err) {
+		t.Errorf("a connection that was ended is %d: %v", status, err)
+	}
+	if models.Unavailable(context.DeadlineExceeded) || models.Unavailable(nil) {
+		t.Error("being slow is not being away")
 	}
 
 	away, err := models.Open("postgres://u:canary@/db?host=" + t.TempDir())
