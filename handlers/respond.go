@@ -89,6 +89,9 @@ func status(err error) int {
 	if errors.As(err, &he) {
 		return he.Code
 	}
+	if models.Unavailable(err) {
+		return http.StatusServiceUnavailable
+	}
 	return http.StatusInternalServerError
 }
 
@@ -103,12 +106,9 @@ func (h *Handlers) fail(err error, c echo.Context) {
 	if code == http.StatusInternalServerError {
 		reference = uuid.NewString()[:8]
 		h.Log.ErrorContext(c.Request().Context(), "request failed", "reference", reference, "method", c.Request().Method, "path", c.Path(), "err", err)
-		if models.Ping(c.Request().Context(), h.DB) != nil {
-			err = &models.Error{Code: models.EUnavailable, Message: "The database does not answer right now. It is being started again; try again in a few seconds."}
-			code = http.StatusServiceUnavailable
-		}
 	}
 	if code == http.StatusServiceUnavailable {
+		h.Log.WarnContext(c.Request().Context(), "request turned away", "method", c.Request().Method, "path", c.Path(), "err", err)
 		c.Response().Header().Set("Retry-After", "5")
 	}
 	if renderErr := h.renderFailure(c, code, err, reference); renderErr != nil {
@@ -153,7 +153,7 @@ func failure(code int, err error) views.Failure {
 	case http.StatusUnprocessableEntity:
 		f.Heading = "This can't be stored as it is"
 	case http.StatusServiceUnavailable:
-		f.Heading = "Resticfleet is not ready"
+		f.Heading, f.Cause, f.Remedy = "Resticfleet is not ready", "Its database does not answer just now; it is being started again.", "Try again in a few seconds."
 	case http.StatusGone:
 		f.Heading = "This is gone"
 	case http.StatusRequestEntityTooLarge:
