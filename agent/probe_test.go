@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -29,7 +31,9 @@ func TestProbeTakesEveryAnswerButAGatewaysForAnAnswer(t *testing.T) {
 			t.Errorf("%d: a closed server was reached", status)
 		}
 	}
-	untrusted := httptest.NewTLSServer(http.NotFoundHandler())
+	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0) // the refused handshake
+	untrusted.StartTLS()
 	defer untrusted.Close()
 	if err := newProber(restic.EndpointOf("rest:"+untrusted.URL, nil), nil).try(context.Background()); err == nil {
 		t.Error("an untrusted certificate counts as an answer, which restic would never get")

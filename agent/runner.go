@@ -136,7 +136,12 @@ func (r *Runner) journalDir() string                                { return fil
 func (r *Runner) runsDir() string                                   { return filepath.Join(r.cfg.StateDir, "run") }
 func (r *Runner) cacheDir() string                                  { return filepath.Join(r.cfg.StateDir, "cache") }
 func (r *Runner) runDir(jobID string) runDir                        { return runDir(filepath.Join(r.runsDir(), jobID)) }
-func (r *Runner) JournalID() string                                 { return r.journal.ID() }
+
+// JournalID names the memory this runner has of its jobs, for hello.
+func (r *Runner) JournalID() string { return r.journal.ID() }
+
+// ResticVersion reads the version of the restic that jobs would use; an error
+// where there is none that is supported.
 func (r *Runner) ResticVersion(ctx context.Context) (string, error) { return r.version.read(ctx) }
 
 // Resume takes up every unfinished job of the journal again: those whose restic
