@@ -132,10 +132,10 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	return r, nil
 }
 
-func (r *Runner) journalDir() string                                { return filepath.Join(r.cfg.StateDir, "journal") }
-func (r *Runner) runsDir() string                                   { return filepath.Join(r.cfg.StateDir, "run") }
-func (r *Runner) cacheDir() string                                  { return filepath.Join(r.cfg.StateDir, "cache") }
-func (r *Runner) runDir(jobID string) runDir                        { return runDir(filepath.Join(r.runsDir(), jobID)) }
+func (r *Runner) journalDir() string         { return filepath.Join(r.cfg.StateDir, "journal") }
+func (r *Runner) runsDir() string            { return filepath.Join(r.cfg.StateDir, "run") }
+func (r *Runner) cacheDir() string           { return filepath.Join(r.cfg.StateDir, "cache") }
+func (r *Runner) runDir(jobID string) runDir { return runDir(filepath.Join(r.runsDir(), jobID)) }
 
 // JournalID names the memory this runner has of its jobs, for hello.
 func (r *Runner) JournalID() string { return r.journal.ID() }
