@@ -68,31 +68,10 @@ func (h *Handlers) page(c echo.Context, title, nav string) views.Page {
 	return p
 }
 
-var statusOf = map[models.Code]int{
-	models.EInvalid:      http.StatusUnprocessableEntity,
-	models.ENotFound:     http.StatusNotFound,
-	models.EConflict:     http.StatusConflict,
-	models.EUnauthorized: http.StatusUnauthorized,
-	models.EForbidden:    http.StatusForbidden,
-	models.EUnavailable:  http.StatusServiceUnavailable,
-	models.EGone:         http.StatusGone,
-}
-
+// status is the one that programs are told, too.
 func status(err error) int {
-	var e *models.Error
-	if errors.As(err, &e) {
-		if s, ok := statusOf[e.Code]; ok {
-			return s
-		}
-	}
-	var he *echo.HTTPError
-	if errors.As(err, &he) {
-		return he.Code
-	}
-	if models.Unavailable(err) {
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
+	code, _ := api.Problem(err)
+	return code
 }
 
 // fail turns an error into an answer, once, in the form the caller reads. An

@@ -62,12 +62,3 @@ func Ping(ctx context.Context, db *DB) error {
 	}
 	return nil
 }
-
-// now is the database's clock to the microsecond, the resolution of
-// timestamptz; all times in rows come from it or from this function's twin in
-// SQL, never from two clocks in one row.
-func now(ctx context.Context, db IDB) (time.Time, error) {
-	var t time.Time
-	err := db.QueryRowContext(ctx, "select now()").Scan(&t)
-	return t.UTC(), err
-}

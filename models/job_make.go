@@ -14,6 +14,9 @@ import (
 func RunGroup(ctx context.Context, db *DB, host HostID, id GroupID, actor Actor) (*Job, error) {
 	var made JobID
 	err := Tx(ctx, db, func(tx IDB) error {
+		if _, err := lockHost(ctx, tx, host); err != nil {
+			return err
+		}
 		g, err := lockGroup(ctx, tx, host, id)
 		if err != nil {
 			return err

@@ -104,7 +104,7 @@ func checkRepositoryURL(p *problems, raw string) string {
 	}
 	scheme := protocol.URLScheme(raw)
 	switch scheme {
-	case "rclone":
+	case protocol.SchemeRclone:
 		p.add(field, "rclone runs a program on the host: it works only where the agent's own policy allows it, and this server can't know that yet; use another scheme")
 		return ""
 	case protocol.SchemeLocal:
@@ -126,12 +126,16 @@ func checkRepositoryURL(p *problems, raw string) string {
 		p.add(field, "ends after its scheme: give the rest")
 		return ""
 	}
-	if scheme == "rest" {
+	if scheme == protocol.SchemeREST {
 		u, err := url.Parse(rest)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 			p.add(field, "must look like rest:https://host:8000/path")
 			return ""
 		}
+	}
+	if address := strings.TrimPrefix(rest, "//"); scheme == protocol.SchemeSFTP && (strings.HasPrefix(address, "-") || strings.Contains(address, "@-")) {
+		p.add(field, "must not name a user or host that begins with a dash: ssh would take it for an option")
+		return ""
 	}
 	if hasCredentials(scheme, rest) {
 		p.add(field, "must not hold a user or password: put them into env (%s)", allowedEnv(scheme))
@@ -152,7 +156,7 @@ func hasCredentials(scheme, rest string) bool {
 	if at < 0 {
 		return false
 	}
-	if scheme == "sftp" {
+	if scheme == protocol.SchemeSFTP {
 		return strings.Contains(authority[:at], ":")
 	}
 	return true

@@ -28,13 +28,13 @@ type commands struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:]))
+	os.Exit(run(os.Args[1:]))
 }
 
-// run is the whole program but its process.
-func run(ctx context.Context, args []string) int {
+// run is the whole program; it returns the exit code.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	var c commands
 	parser, err := kong.New(&c, kong.Name("resticfleet"), kong.Description("restic on many hosts, run from one place."),
 		kong.UsageOnError(), kong.BindTo(ctx, (*context.Context)(nil)))
