@@ -159,6 +159,7 @@ func (s *Service) command(ctx context.Context, j *models.Job) (protocol.Run, err
 		Includes:   j.Spec.Includes, Excludes: j.Spec.Excludes, Tag: j.Spec.Tag,
 	}
 	if j.SourceGroupID != nil {
+		run.Retention = &j.Spec.Retention
 		if run.Parent, err = models.NewestSnapshot(ctx, s.DB, *j.SourceGroupID); err != nil {
 			return protocol.Run{}, err
 		}

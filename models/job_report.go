@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"regexp"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -161,6 +162,9 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	return j, true, err
 }
 
+// snapshotID is restic's, whole or as short as restic shows it.
+var snapshotID = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
+
 type ending struct {
 	state       JobState
 	code, error string
@@ -171,7 +175,7 @@ type ending struct {
 // and a snapshot id, whatever the agent calls it.
 func judge(j *Job, m protocol.Finished) ending {
 	e := ending{state: JobFailed, code: clip(m.ErrorCode), error: CleanText(m.Error, 4000)}
-	switch m.Outcome {
+	switch outcomeOf(j, m) {
 	case protocol.OutcomeSucceeded:
 		e.state = JobSucceeded
 	case protocol.OutcomeWarning:
@@ -182,7 +186,7 @@ func judge(j *Job, m protocol.Finished) ending {
 	if j.Kind != KindBackup || (e.state != JobSucceeded && e.state != JobWarning) {
 		return e
 	}
-	if !resticID.MatchString(m.SnapshotID) {
+	if !snapshotID.MatchString(m.SnapshotID) {
 		return ending{state: JobFailed, code: protocol.ErrSnapshotMissing,
 			error: "restic ended well but named no snapshot. Look at the log, then run the backup again."}
 	}
@@ -194,6 +198,22 @@ func judge(j *Job, m protocol.Finished) ending {
 			files, bytes, j.Spec.MinFiles, j.Spec.MinBytes)}
 	}
 	return e
+}
+
+// outcomeOf is the agent's word, or else what restic's exit code says.
+func outcomeOf(j *Job, m protocol.Finished) string {
+	if m.Outcome != "" || m.ExitCode == nil {
+		return m.Outcome
+	}
+	switch code := *m.ExitCode; {
+	case code == 0:
+		return protocol.OutcomeSucceeded
+	case code == 3 && j.Kind == KindBackup:
+		return protocol.OutcomeWarning
+	case code == 130:
+		return protocol.OutcomeCancelled
+	}
+	return protocol.OutcomeFailed
 }
 
 func number(stats map[string]any, name string) int64 {
