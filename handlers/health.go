@@ -32,17 +32,18 @@ func (h *Handlers) readyz(c echo.Context) error {
 func (h *Handlers) metrics(c echo.Context) error {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, g := range []struct {
-		name, help string
-		value      func() float64
-	}{
-		{"resticfleet_agent_links", "Agents linked to this server.", func() float64 { return float64(h.Agents.Links()) }},
-		{"resticfleet_agent_messages_unknown_total", "Messages of types this server doesn't know.", func() float64 { return float64(h.Agents.UnknownMessages.Load()) }},
-		{"resticfleet_agent_messages_rejected_total", "Messages that could never be stored.", func() float64 { return float64(h.Agents.RejectedMessages.Load()) }},
-		{"resticfleet_database_connections", "Open connections to the database.", func() float64 { return float64(h.DB.Stats().OpenConnections) }},
-	} {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value))
+	gauge := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
+	counter := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value))
+	}
+	gauge("resticfleet_agent_links", "Agents linked to this server.", func() float64 { return float64(h.Agents.Links()) })
+	gauge("resticfleet_database_connections", "Open connections to the database.", func() float64 { return float64(h.DB.Stats().OpenConnections) })
+	counter("resticfleet_agent_messages_unknown_total", "Messages of types this server doesn't know.",
+		func() float64 { return float64(h.Agents.UnknownMessages.Load()) })
+	counter("resticfleet_agent_messages_rejected_total", "Messages that could never be stored.",
+		func() float64 { return float64(h.Agents.RejectedMessages.Load()) })
 	promhttp.HandlerFor(r, promhttp.HandlerOpts{}).ServeHTTP(c.Response(), c.Request())
 	return nil
 }

@@ -33,7 +33,6 @@ type Config struct {
 	BaseURL string
 	// TrustedProxies may tell the client's address and scheme.
 	TrustedProxies []*net.IPNet
-	Version        string
 }
 
 // Handlers answers requests.

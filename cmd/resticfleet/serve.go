@@ -130,7 +130,7 @@ func startServer(ctx context.Context, c serveCommand, log *slog.Logger) (_ *serv
 
 	router := handlers.New(handlers.Config{
 		DB: s.db, Jobs: s.jobs, Hub: hub, Agents: agents, Assets: assets, Log: log,
-		BaseURL: strings.TrimRight(c.BaseURL, "/"), TrustedProxies: proxies, Version: version,
+		BaseURL: strings.TrimRight(c.BaseURL, "/"), TrustedProxies: proxies,
 	})
 	stops = append(stops, serveHTTP(router, listener, c.TLSCert, c.TLSKey, log, s.failed), agents.Close)
 	log.InfoContext(ctx, "serving", "url", s.url, "version", version)
