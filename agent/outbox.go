@@ -121,8 +121,8 @@ func (o *outbox) begin(told []protocol.HelloJob) {
 	}
 }
 
-// offered notes that the server has (again) sent a job's command: what is known
-// of the job is its answer, also where that was said before.
+// offered notes that the server sends a job's command. If it was told of that
+// job before, it missed the answer: what is known is told again.
 func (o *outbox) offered(jobID string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -134,7 +134,6 @@ func (o *outbox) offered(jobID string) {
 		}
 		r.accepted, r.started, r.finished = nil, nil, nil
 	}
-	o.wake()
 }
 
 // send tells what there is to tell, until ctx ends or the link fails.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +50,7 @@ type server struct {
 	verdict func(n got) string
 	ping    time.Duration
 	writing sync.Mutex
-	serving  sync.WaitGroup
+	serving sync.WaitGroup
 }
 
 func newServer(t testing.TB) *server {
@@ -106,11 +107,11 @@ func (s *server) told() string {
 	return strings.Join(all, " ")
 }
 
-// of gives a job's messages of a type, under the lock.
+// of gives a job's messages of a type, or of all, under the lock.
 func (s *server) of(typ, jobID string) []got {
 	var found []got
 	for _, m := range s.messages {
-		if m.Type == typ && strings.HasPrefix(m.ID, jobID) {
+		if (typ == "" || m.Type == typ) && strings.HasPrefix(m.ID, jobID) {
 			found = append(found, m)
 		}
 	}
@@ -177,8 +178,6 @@ func (s *server) upgrade(w http.ResponseWriter, r *http.Request) {
 	s.with(func() {
 		s.links++
 		link = s.links
-		s.conn, s.deaf = conn, false
-		s.hellos = append(s.hellos, hello)
 		first = append(first, protocol.Seal("w", protocol.TypeWelcome, protocol.Welcome{
 			Protocol: protocol.Version, Session: fmt.Sprint("s", link), ServerTime: time.Now(), PingIntervalMS: s.ping.Milliseconds(),
 		}))
@@ -187,6 +186,10 @@ func (s *server) upgrade(w http.ResponseWriter, r *http.Request) {
 	for _, e := range first {
 		s.write(conn, e)
 	}
+	s.with(func() {
+		s.conn, s.deaf = conn, false
+		s.hellos = append(s.hellos, hello)
+	})
 	s.read(conn, link)
 	s.with(func() {
 		if s.conn == conn {
@@ -294,6 +297,32 @@ func (s *server) finished(jobID string) protocol.Finished {
 		s.t.Fatal(err)
 	}
 	return f
+}
+
+// acknowledged waits until the agent has written down that a result arrived.
+func (b *bundle) acknowledged(jobID string) {
+	b.t.Helper()
+	eventually(b.t, "the acknowledgement is written down", func() bool {
+		var e Entry
+		_, err := readJSON(filepath.Join(b.state, "journal", jobID+entrySuffix), &e)
+		return err == nil && !e.AckedAt.IsZero()
+	})
+}
+
+// eventually waits for what gives no signal to a test: a file, a line of a log.
+func eventually(t testing.TB, what string, met func() bool) {
+	t.Helper()
+	timeout := time.NewTimer(60 * time.Second)
+	defer timeout.Stop()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for !met() {
+		select {
+		case <-again.C:
+		case <-timeout.C:
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
 }
 
 // logText is what tests read of an agent's log.

@@ -144,13 +144,15 @@ func (a *Agent) handle(ctx context.Context, e protocol.Envelope) {
 
 func (a *Agent) accept(ctx context.Context, run protocol.Run) {
 	log := a.log.With("job.id", run.JobID, "kind", run.Kind)
+	// Before: a job that is new here has said nothing yet that it must repeat.
+	a.outbox.offered(run.JobID)
+	defer a.outbox.wake()
 	state, err := a.runner.Accept(run)
 	if err != nil {
 		log.ErrorContext(ctx, "a command can't be taken", "err", err)
 		return
 	}
 	log.InfoContext(ctx, "the server sent a command", "attempt", run.Attempt, "state", state)
-	a.outbox.offered(run.JobID)
 }
 
 func (a *Agent) cancel(ctx context.Context, c protocol.Cancel) {
