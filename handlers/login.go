@@ -54,6 +54,7 @@ func (h *Handlers) signIn(c echo.Context, user *models.User) error {
 		return err
 	}
 	h.setSession(c, token, models.SessionLife)
+	c.Set(identityKey, &models.Identity{UserID: user.ID, Name: user.Name, Role: user.Role}) // for the audit
 	return done(c, h.rememberedPage(c))
 }
 
