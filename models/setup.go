@@ -30,11 +30,15 @@ func SetupLinkOpen(ctx context.Context, db IDB, token string) (bool, error) {
 	return n > 0, err
 }
 
-// SetUp makes the first administrator with a one-time link. Two at once end
-// with one administrator: the link's row is taken first.
+// SetUp makes the first administrator with a one-time link. Two at once, also
+// with two links, end with one administrator: users are added one at a time
+// while this looks for them.
 func SetUp(ctx context.Context, db *DB, token, name, password string) (*User, error) {
 	var user *User
 	err := Tx(ctx, db, func(tx IDB) error {
+		if _, err := tx.ExecContext(ctx, "lock table users in share row exclusive mode"); err != nil {
+			return fmt.Errorf("set up: %w", err)
+		}
 		res, err := tx.ExecContext(ctx, `update setup_links set used_at = now()
 			where token_hash = ? and used_at is null and expires_at > now() and not exists (select from users)`, HashToken(token))
 		if err != nil {
