@@ -1,0 +1,163 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// repo is a repository, and restic beside the product to look into it.
+type repo struct {
+	t        *testing.T
+	url      string
+	password string
+	env      map[string]string
+}
+
+// localRepo is a path on this machine.
+func localRepo(t *testing.T) *repo {
+	t.Helper()
+	return &repo{t: t, url: filepath.Join(tempDir(t), "repo"), password: rand.Text(), env: map[string]string{}}
+}
+
+// restic runs the pinned restic on the repository. It takes no lock, so that a
+// look never stands in the product's way.
+func (r *repo) restic(args ...string) []byte {
+	r.t.Helper()
+	out, err := r.try(args...)
+	if err != nil {
+		r.t.Fatalf("restic %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+func (r *repo) try(args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(r.t.Context(), suite.restic, append(args, "--no-lock", "--no-cache")...)
+	cmd.Env = append(os.Environ(), "RESTIC_REPOSITORY="+r.url, "RESTIC_PASSWORD="+r.password)
+	for name, value := range r.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = errors.Join(err, errors.New(stderr.String()))
+	}
+	return out, err
+}
+
+// snapshot is one as restic tells it.
+type snapshot struct {
+	ID       string    `json:"id"`
+	Time     time.Time `json:"time"`
+	Hostname string    `json:"hostname"`
+	Paths    []string  `json:"paths"`
+	Tags     []string  `json:"tags"`
+	Excludes []string  `json:"excludes"`
+}
+
+// snapshots lists all of the repository, oldest first.
+func (r *repo) snapshots() []snapshot {
+	r.t.Helper()
+	var out []snapshot
+	if err := json.Unmarshal(r.restic("snapshots", "--json"), &out); err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+// list names the files of a snapshot.
+func (r *repo) list(id string) []string {
+	r.t.Helper()
+	var out []string
+	for line := range bytes.Lines(r.restic("ls", "--json", id)) {
+		var node struct {
+			MessageType string `json:"message_type"`
+			Type, Path  string
+		}
+		if err := json.Unmarshal(line, &node); err != nil {
+			r.t.Fatal(err)
+		}
+		if node.MessageType == "node" && node.Type == "file" {
+			out = append(out, node.Path)
+		}
+	}
+	return out
+}
+
+// locks names the locks that restic left or holds.
+func (r *repo) locks() []string {
+	r.t.Helper()
+	return strings.Fields(string(r.restic("list", "locks", "--quiet")))
+}
+
+// writeFiles writes files below dir and returns dir.
+func writeFiles(t *testing.T, dir string, files map[string]string) string {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// noise is n bytes that no compression makes smaller.
+func noise(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return string(b)
+}
+
+// restServer is a rest-server process, open to this machine.
+type restServer struct {
+	address string // host:port
+	dir     string
+	process *process
+}
+
+func newRestServer(t *testing.T) *restServer {
+	t.Helper()
+	program, err := tool(filepath.Dir(filepath.Dir(suite.results)), "rest-server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := tempDir(t)
+	s := &restServer{dir: dir}
+	log := filepath.Join(dir, "rest-server.log")
+	cmd := exec.Command(program, "--no-auth", "--path", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--log", filepath.Join(dir, "requests.log"))
+	if s.process, err = startProcess(log, cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.process.stop(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+	})
+	if s.address, err = s.process.line("start server on ", startPatience); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// repo is a new repository on the server.
+func (s *restServer) repo(t *testing.T) *repo {
+	return s.repoAt(t, s.address)
+}
+
+// repoAt is one that is reached by another address, a proxy's for instance.
+func (s *restServer) repoAt(t *testing.T, address string) *repo {
+	return &repo{t: t, url: "rest:http://" + address + "/" + unique("repo") + "/", password: rand.Text(), env: map[string]string{}}
+}
