@@ -163,7 +163,7 @@ func GroupFormBody(f GroupForm) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(ui.Field{Name: "tag", Label: "Tag", Value: f.Tag, Error: f.Errors["tag"], Required: true, Mono: true, Hint: "On every snapshot of this group; its own on this host for ever."}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(ui.Field{Name: "tag", Label: "Tag", Value: f.Tag, Error: f.Errors["tag"], Required: true, Mono: true, Hint: "On every snapshot of this group, its own for ever. Empty takes the name."}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -219,7 +219,7 @@ func GroupFormBody(f GroupForm) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 13, "</div></fieldset><fieldset class=\"grid gap-4 border-t border-line p-5\"><legend class=\"sr-only\">What a good backup holds at least</legend><div><h2 class=\"font-semibold\">What a good backup holds at least</h2><p class=\"text-sm text-muted\">Fewer, and the run fails: an unmounted disk is not a good backup. Empty or 0 asks for nothing.</p></div><div class=\"grid gap-4 sm:grid-cols-2\">")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 13, "</div></fieldset><fieldset class=\"grid gap-4 border-t border-line p-5\"><legend class=\"sr-only\">What a good backup holds at least</legend><div><h2 class=\"font-semibold\">What a good backup holds at least</h2><p class=\"text-sm text-muted\">A run with less is a warning and not a good backup: perhaps a disk was not mounted. Empty or 0 asks for nothing.</p></div><div class=\"grid gap-4 sm:grid-cols-2\">")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

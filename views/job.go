@@ -223,10 +223,6 @@ func shortID(id string) string {
 	return id
 }
 
-func progressValue(percent float64) string {
-	return strconv.FormatFloat(max(0, min(100, percent)), 'f', 1, 64)
-}
-
 func (j Job) crumb() string {
 	title := j.title()
 	return strings.ToLower(title[:1]) + title[1:]
