@@ -7,7 +7,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -161,8 +160,6 @@ func (a *Agent) keepLinked(ctx context.Context) {
 			switch refused.Status {
 			case http.StatusGone:
 				wait += a.opts.GoneEvery
-			case http.StatusUnauthorized:
-				err = fmt.Errorf("%w: enrol this host again with resticfleet-agent enroll", err)
 			case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 				wait += min(refused.RetryAfter, a.opts.GoneEvery)
 			}

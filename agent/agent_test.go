@@ -348,6 +348,20 @@ func TestHalfOpenLinkIsReplaced(t *testing.T) {
 	}
 }
 
+func TestSupersededLinkSaysThatAMachineMayBeCloned(t *testing.T) {
+	t.Parallel()
+	b, s := setup(t), newServer(t)
+	b.enrolled(s)
+	log, _ := b.agent()
+	s.send(protocol.TypeError, protocol.Error{Code: superseded, Reason: "a newer link has taken over"})
+	eventually(t, "the agent has heard it", func() bool { return strings.Contains(log.String(), "complains") })
+	s.cut()
+	s.linked(2)
+	if text := log.String(); !strings.Contains(text, "a newer link has taken over (superseded)") || !strings.Contains(text, "copy of this one's state directory") {
+		t.Error(text)
+	}
+}
+
 func TestScheduleSetIsAppliedAcknowledgedAndFires(t *testing.T) {
 	t.Parallel()
 	b, s := setup(t), newServer(t)

@@ -11,6 +11,9 @@ import (
 	"resticfleet/agent/transport"
 )
 
+// superseded is the code of a server that has a newer link of this agent.
+const superseded = "superseded"
+
 // session opens one link, serves it and returns why it ended; never nil. lived
 // says that it was one worth the name.
 func (a *Agent) session(ctx context.Context) (lived bool, err error) {
@@ -95,13 +98,16 @@ func (a *Agent) listen(ctx context.Context, link transport.Link) error {
 		switch {
 		case errors.As(err, &malformed):
 			a.ignore(ctx, "", err)
-		case err != nil && reason != nil:
-			return fmt.Errorf("%w: %w", reason, err)
+		case err != nil && reason != nil && ctx.Err() == nil:
+			return reason // which the close frame only repeats
 		case err != nil:
 			return err
 		case e.Type == protocol.TypeError:
 			if said, err := protocol.Decode[protocol.Error](e); err == nil {
-				reason = fmt.Errorf("the server says: %s (%s)", said.Reason, said.Code)
+				reason = fmt.Errorf("the server closed the link: %s (%s)", said.Reason, said.Code)
+				if said.Code == superseded {
+					reason = fmt.Errorf("%w; if that goes on, another machine works with a copy of this one's state directory: enrol that one as a host of its own", reason)
+				}
 				a.log.WarnContext(ctx, "the server complains", "code", said.Code, "reason", said.Reason)
 			}
 		default:
