@@ -111,6 +111,7 @@ func (a *Agent) listen(ctx context.Context, link transport.Link) error {
 				a.log.WarnContext(ctx, "the server complains", "code", said.Code, "reason", said.Reason)
 			}
 		default:
+			reason = nil // the link went on: that was no farewell
 			a.handle(ctx, e)
 		}
 	}
