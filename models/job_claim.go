@@ -50,8 +50,10 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 			if err != nil {
 				return err
 			}
-			if free {
-				claimed, err = take(ctx, tx, h, repo, j, generation)
+			if !free {
+				continue
+			}
+			if claimed, err = take(ctx, tx, h, repo, j, generation); claimed != nil || err != nil {
 				return err
 			}
 		}
@@ -66,7 +68,7 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 
 func failUnbound(ctx context.Context, tx IDB, j *Job) error {
 	_, err := tx.ExecContext(ctx, `update jobs set state = 'failed', finished_at = now(), error_code = 'no_repository_bound',
-		error = 'The host has no repository any more. Set one up on the host''s page, then run this again.' where id = ?`, j.ID)
+		error = 'The host has no repository any more. Set one up on the host''s page, then run this again.' where id = ? and state = 'queued'`, j.ID)
 	if err != nil {
 		return fmt.Errorf("claim: %w", err)
 	}
@@ -119,6 +121,7 @@ func gate(repository, hostNo int32, kind JobKind) string {
 	return fmt.Sprintf("[%d,%d]", base+int64(hostNo), base+int64(hostNo))
 }
 
+// take is nil for a job that was cancelled since the look.
 func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, generation int64) (*Job, error) {
 	var taken *string
 	if j.Kind.gated() {
@@ -130,6 +133,9 @@ func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, ge
 			claim_generation = ?, claim_journal_id = ?, repository_id = ?, repository_url = ?, gate = ?::int8range
 		where id = ? and state = 'queued' returning *`,
 		generation, h.JournalID, repo.RepositoryID, repo.URL, taken, j.ID).Scan(ctx, claimed)
+	if isNoRows(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}

@@ -180,6 +180,13 @@ func hostJob(host HostID, kind JobKind, actor Actor, repo *HostRepository) *Job 
 func AutoInit(ctx context.Context, db *DB, host HostID) (bool, error) {
 	made := false
 	err := Tx(ctx, db, func(tx IDB) error {
+		_, err := lockHost(ctx, tx, host)
+		if CodeOf(err) == ENotFound {
+			return nil // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
 		repo, err := FindRepository(ctx, tx, host)
 		if CodeOf(err) == ENotFound {
 			return nil

@@ -136,9 +136,15 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 		return j, false, nil
 	}
 	end := judge(j, m)
-	stats := m.Stats
+	stats, _ := cleanJSON(m.Stats).(map[string]any)
 	if stats == nil {
 		stats = map[string]any{}
+	}
+	if !snapshotID.MatchString(m.SnapshotID) {
+		m.SnapshotID = ""
+	}
+	if m.ExitCode != nil && int(int32(*m.ExitCode)) != *m.ExitCode {
+		m.ExitCode = nil // no system has such a one
 	}
 	unreadable := []string{}
 	for _, name := range m.Unreadable[:min(len(m.Unreadable), maxUnreadable)] {
@@ -218,7 +224,7 @@ func outcomeOf(j *Job, m protocol.Finished) string {
 
 func number(stats map[string]any, name string) int64 {
 	f, _ := stats[name].(float64)
-	return int64(f)
+	return int64(min(max(f, 0), 1<<62))
 }
 
 // keepOutcome keeps what pages show of a group, so that none of them scans
@@ -229,9 +235,10 @@ func keepOutcome(ctx context.Context, tx IDB, host *Host, j *Job, good bool) err
 		at = *j.StartedAt
 	}
 	if j.State != JobCancelled {
+		// A late result of an older job is no news of the group.
 		_, err := tx.ExecContext(ctx, `update source_groups set last_job_id = ?, last_state = ?, last_error = ?,
-				newest_snapshot_id = coalesce(nullif(?, ''), newest_snapshot_id) where id = ?`,
-			j.ID, j.State, j.Error, j.SnapshotID, j.SourceGroupID)
+				newest_snapshot_id = coalesce(nullif(?, ''), newest_snapshot_id) where id = ? and (last_job_id is null or last_job_id <= ?)`,
+			j.ID, j.State, j.Error, j.SnapshotID, j.SourceGroupID, j.ID)
 		if err != nil {
 			return fmt.Errorf("keep outcome: %w", err)
 		}

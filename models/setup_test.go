@@ -2,9 +2,7 @@ package models_test
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -179,7 +177,3 @@ func wantCode(t testing.TB, err error, code models.Code) *models.Error {
 func at(hour, minute int) time.Time { return time.Date(2026, 11, 20, hour, minute, 0, 0, time.UTC) }
 
 func snapshot(digit string) string { return strings.Repeat(digit, 64) }
-
-func hexID(n int) string {
-	return hex.EncodeToString([]byte(fmt.Sprintf("%032d", n)))
-}

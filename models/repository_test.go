@@ -1,0 +1,148 @@
+package models_test
+
+import (
+	"testing"
+
+	"resticfleet/agent/protocol"
+	"resticfleet/models"
+)
+
+// learns tells what a job's agent found the repository's own id to be.
+func (b *bundle) learns(j *models.Job, id string) {
+	b.t.Helper()
+	b.finish(j, protocol.Finished{Outcome: protocol.OutcomeSucceeded, RepositoryID: id, SnapshotID: snapshot("a")})
+}
+
+func (b *bundle) repository(h *models.Host) *models.HostRepository {
+	b.t.Helper()
+	return must[*models.HostRepository](b.t)(models.FindRepository(b.ctx, b.db, h.ID))
+}
+
+func TestEqualURLsAreOneRepository(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first := b.bind(b.host("web-1"), "/srv/repo")
+	for i, url := range []string{"/srv/repo", "/srv/repo/", "local:/srv/repo", "local:/srv/repo//"} {
+		if r := b.bind(b.host(string(rune('a'+i))), url); r.RepositoryID != first.RepositoryID {
+			t.Errorf("%s is another repository", url)
+		}
+	}
+	if r := b.bind(b.host("web-2"), "/srv/other"); r.RepositoryID == first.RepositoryID {
+		t.Error("another URL is the same repository")
+	}
+}
+
+func TestTwoURLsOfOneRepositoryShareAGate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := snapshot("9")
+	one, g1, link1 := b.backup("web-1", "rest:http://a/repo")
+	two, g2, link2 := b.backup("web-2", "rest:http://b/repo")
+	if b.repository(one).RepositoryID == b.repository(two).RepositoryID {
+		t.Fatal("two URLs begin as one")
+	}
+	b.run(g1)
+	b.learns(b.claim(one, link1), id)
+	b.run(g2)
+	running := b.claim(two, link2)
+	waiting := b.run(g2) // behind it
+	b.learns(running, id)
+	if a, c := b.repository(one), b.repository(two); a.RepositoryID != c.RepositoryID || a.ResticID != id || c.ResticID != id {
+		t.Fatalf("known as %d %s and %d %s", a.RepositoryID, a.ResticID, c.RepositoryID, c.ResticID)
+	}
+	if j := b.job(waiting.ID); *j.RepositoryID != b.repository(one).RepositoryID {
+		t.Error("what waits goes through the old gate")
+	}
+	// From now on exclusive work of the one keeps backups of the other waiting.
+	exclusive := must[*models.Job](t)(models.RunOnHost(b.ctx, b.db, one.ID, models.KindInit, models.System))
+	if j := b.claim(one, link1); j == nil || j.ID != exclusive.ID {
+		t.Fatalf("claimed %v", j)
+	}
+	if j := b.claim(two, link2); j != nil {
+		t.Errorf("a backup beside exclusive work: %s", j.ID)
+	}
+	// The same again changes nothing.
+	b.learns(b.job(exclusive.ID), id)
+	if j := b.claim(two, link2); j == nil || j.ID != waiting.ID {
+		t.Error("the gate stays shut")
+	}
+	if r := b.bind(b.host("web-3"), "rest:http://b/repo/"); r.ResticID != id {
+		t.Error("a third host at the known URL doesn't know the id")
+	}
+}
+
+func TestARepositoryMadeAnewIsAnother(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h, g, generation := b.backup("web-1", "/srv/repo")
+	for _, id := range []string{snapshot("1"), snapshot("2"), "nonsense", ""} {
+		b.run(g)
+		b.learns(b.claim(h, generation), id)
+	}
+	if r := b.repository(h); r.ResticID != snapshot("2") {
+		t.Errorf("known as %s", r.ResticID)
+	}
+}
+
+// Credentials that are bound again while jobs wait: what waits goes where the
+// new ones lead, and one init is made for it.
+func TestRebindingWhileJobsWait(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h, g, generation := b.backup("web-1", "/srv/old")
+	must[bool](t)(models.AutoInit(b.ctx, b.db, h.ID))
+	waiting := b.run(g)
+	old := b.repository(h).RepositoryID
+	b.bind(h, "/srv/new")
+	if made := must[bool](t)(models.AutoInit(b.ctx, b.db, h.ID)); !made {
+		t.Error("no init for the new repository")
+	}
+	init := b.claim(h, generation)
+	if init == nil || init.Kind != models.KindInit || init.RepositoryURL != "/srv/new" {
+		t.Fatalf("claimed %+v", init)
+	}
+	if j := b.claim(h, generation); j != nil {
+		t.Errorf("a %s runs beside the init", j.Kind)
+	}
+	b.finish(init, protocol.Finished{Outcome: protocol.OutcomeSucceeded})
+	if j := b.claim(h, generation); j == nil || j.ID != waiting.ID || j.RepositoryURL != "/srv/new" || *j.RepositoryID == old {
+		t.Errorf("claimed %+v", j)
+	}
+	if n := b.count("select count(*) from jobs where state = 'queued'"); n != 0 {
+		t.Errorf("%d jobs still wait", n)
+	}
+	if n := b.count("select count(*) from jobs where repository_id = ? and state = 'queued'", old); n != 0 {
+		t.Error("something waits before the old repository")
+	}
+}
+
+func TestOneSystemInitPerHostAndURL(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("web-1")
+	b.bind(h, "/srv/repo")
+	fine, errs := gather(8, func(int) error { _, err := models.AutoInit(b.ctx, b.db, h.ID); return err })
+	if n := b.count("select count(*) from jobs where kind = 'init'"); fine != 8 || n != 1 {
+		t.Fatalf("%d inits: %v", n, errs)
+	}
+	generation := b.link(h)
+	j := b.claim(h, generation)
+	b.accept(j)
+	b.finish(j, protocol.Finished{Outcome: protocol.OutcomeFailed, ErrorCode: protocol.ErrWrongPassword})
+	if made := must[bool](t)(models.AutoInit(b.ctx, b.db, h.ID)); made {
+		t.Error("a failed init is retried by itself")
+	}
+	person := models.Actor{Kind: models.ActorUser, Name: "ops"}
+	again := must[*models.Job](t)(models.RunOnHost(b.ctx, b.db, h.ID, models.KindInit, person))
+	if twice := must[*models.Job](t)(models.RunOnHost(b.ctx, b.db, h.ID, models.KindInit, person)); twice.ID != again.ID {
+		t.Error("the button makes two that wait")
+	}
+	// One that never reached the agent doesn't count.
+	other := b.host("web-2")
+	b.bind(other, "/srv/repo2")
+	must[bool](t)(models.AutoInit(b.ctx, b.db, other.ID))
+	b.exec("update jobs set state = 'cancelled', finished_at = now() where host_id = ?", other.ID)
+	if made := must[bool](t)(models.AutoInit(b.ctx, b.db, other.ID)); !made {
+		t.Error("an init that never reached the agent is not made again")
+	}
+}
