@@ -1,0 +1,248 @@
+package jobs_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"resticfleet/agent/protocol"
+	"resticfleet/jobs"
+	"resticfleet/models"
+)
+
+func TestExclusiveWorkWaitsForBackupsAndKeepsNewOnesBehindIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	runs, waits, late := b.host("runs", "/srv/repo"), b.host("waits", "/srv/repo"), b.host("late", "/srv/repo")
+	elsewhere := b.host("elsewhere", "/srv/other")
+	runsLink, _ := b.hello(0, runs)
+	waitsLink, _ := b.hello(1, waits)
+	lateLink, _ := b.hello(1, late)
+	elsewhereLink, _ := b.hello(0, elsewhere)
+
+	running := b.run(b.group(runs, "www"))
+	b.wantCommands(0, runsLink, running.ID)
+	earlier := b.run(b.group(late, "earlier"))
+	prune := b.exclusive(waits, "prune")
+	b.wantCommands(1, waitsLink)            // behind what runs
+	b.wantCommands(1, lateLink, earlier.ID) // asked for before it
+	b.finish(1, lateLink, earlier.ID)
+	after := b.run(b.group(late, "after"))
+	b.wantCommands(1, lateLink) // behind what waits
+	other := b.run(b.group(elsewhere, "www"))
+	b.wantCommands(0, elsewhereLink, other.ID) // another repository
+	again := b.run(b.group(waits, "www"))
+
+	b.finish(0, runsLink, running.ID)
+	b.wantCommands(1, lateLink) // it is the prune's turn
+	b.wantCommands(1, waitsLink, prune)
+	b.wantCommands(1, lateLink)
+	b.hints[1].take()
+	b.finish(1, waitsLink, prune)
+	woken := b.hints[1].take()
+	for _, h := range []*models.Host{late, waits} {
+		if !slices.Contains(woken, jobs.DispatchTopic(h.ID)) {
+			t.Errorf("%s is not woken: %v", h.Name, woken)
+		}
+	}
+	b.wantCommands(1, lateLink, after.ID)
+	b.wantCommands(1, waitsLink, again.ID) // backups of two hosts go together
+}
+
+func TestExclusiveWorkOfAHostThatIsAwayHoldsNobodyBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	away, here := b.host("away", "/srv/repo"), b.host("here", "/srv/repo")
+	awayLink, _ := b.hello(0, away)
+	hereLink, _ := b.hello(0, here)
+	b.exclusive(away, "check")
+	j := b.run(b.group(here, "www"))
+	b.wantCommands(0, hereLink)
+	if err := models.CloseLink(b.ctx, b.db, away.ID, awayLink.Generation); err != nil {
+		t.Fatal(err)
+	}
+	b.wantCommands(0, hereLink, j.ID)
+}
+
+func TestALostJobFreesTheGateAndCountsAgainWhenItIsBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	one, two := b.host("one", "/srv/repo"), b.host("two", "/srv/repo")
+	oneLink, _ := b.hello(0, one)
+	twoLink, _ := b.hello(1, two)
+	lost := b.run(b.group(one, "www"))
+	b.wantCommands(0, oneLink, lost.ID)
+	b.exec("update jobs set state = 'lost', finished_at = now() where id = ?", lost.ID)
+	prune := b.exclusive(two, "prune")
+	b.wantCommands(1, twoLink, prune)
+	b.finish(1, twoLink, prune)
+	b.hello(0, one, protocol.HelloJob{JobID: lost.ID.String(), State: protocol.JobRunning})
+	if j := b.job(lost.ID); j.State != models.JobRunning {
+		t.Fatalf("back, and %s", j.State)
+	}
+	check := b.exclusive(two, "check")
+	b.wantCommands(1, twoLink) // beside a backup that is back
+	b.exec("update jobs set state = 'failed', finished_at = now() where id = ?", lost.ID)
+	b.wantCommands(1, twoLink, check)
+}
+
+func TestAtMostTwoJobsRunBesideTheGate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("web-1", "/srv/repo")
+	link, _ := b.hello(0, h)
+	backup := b.run(b.group(h, "www"))
+	first, second, third := b.exclusive(h, "unlock"), b.exclusive(h, "unlock"), b.exclusive(h, "unlock")
+	b.wantCommands(0, link, backup.ID, first, second)
+	b.finish(0, link, first)
+	b.wantCommands(0, link, third)
+}
+
+func TestEverythingWaitsBehindTheHostsInit(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h, other := b.host("web-1", ""), b.host("web-2", "")
+	hLink, _ := b.hello(0, h)
+	otherLink, _ := b.hello(1, other)
+	for _, one := range []*models.Host{h, other} {
+		// Bound while linked: the init is made at once.
+		must[*models.HostRepository](t)(b.servers[1].BindRepository(b.ctx, one.ID, models.RepositoryFields{URL: "/srv/repo", Password: "correct horse"}))
+	}
+	inits := func(host models.HostID) models.JobID {
+		list, _, err := models.ListJobs(b.ctx, b.db, models.JobFilter{HostID: host, Kind: models.KindInit}, models.Page{})
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%d inits, %v", len(list), err)
+		}
+		return list[0].ID
+	}
+	backup := b.run(b.group(h, "www"))
+	b.wantCommands(0, hLink, inits(h.ID))
+	b.wantCommands(1, otherLink) // one init per repository at a time
+	b.finish(0, hLink, inits(h.ID))
+	b.wantCommands(0, hLink) // behind the other's init, which is older
+	b.wantCommands(1, otherLink, inits(other.ID))
+	b.finish(1, otherLink, inits(other.ID))
+	b.wantCommands(0, hLink, backup.ID)
+}
+
+// watch checks, from what agents see, what must never happen.
+type watch struct {
+	t       *testing.T
+	mu      sync.Mutex
+	inside  map[models.JobID]*models.Job
+	claimed map[models.JobID]int
+}
+
+func (w *watch) enter(j *models.Job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.claimed[j.ID]++
+	if w.claimed[j.ID] > 1 {
+		w.t.Errorf("%s %s was claimed %d times", j.Kind, j.ID, w.claimed[j.ID])
+	}
+	for _, other := range w.inside {
+		if *other.RepositoryID != *j.RepositoryID {
+			continue
+		}
+		if j.Kind != models.KindBackup || other.Kind != models.KindBackup || other.HostID == j.HostID {
+			w.t.Errorf("%s of %s runs beside %s of %s", j.Kind, j.HostName, other.Kind, other.HostName)
+		}
+	}
+	w.inside[j.ID] = j
+}
+
+func (w *watch) leave(j *models.Job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.inside, j.ID)
+}
+
+// Five hosts share a repository and two another one; each host's agent moves
+// between two servers, its old link still asking for work. All is done, each
+// job once, and nothing overlaps that must not.
+func TestTwoServersShareOneGate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w := &watch{t: t, inside: map[models.JobID]*models.Job{}, claimed: map[models.JobID]int{}}
+	const rounds = 5
+	var wg sync.WaitGroup
+	kinds := []models.JobKind{"prune", "check", "forget", models.KindInit}
+	for n := range 7 {
+		url := "/srv/repo"
+		if n > 4 {
+			url = "/srv/other"
+		}
+		h := b.host(fmt.Sprintf("host-%d", n), url)
+		groups := []*models.Group{b.group(h, "a"), b.group(h, "b")}
+		wg.Go(func() {
+			server := n % 2
+			link, first := b.hello(server, h)
+			for round := range rounds {
+				for _, g := range groups {
+					b.run(g)
+				}
+				if round%2 == n%2 {
+					b.exclusive(h, kinds[(n+round)%len(kinds)])
+				}
+				b.work(w, server, link, first)
+				// The same agent comes to the other server.
+				stale, staleServer := link, server
+				server = 1 - server
+				link, first = b.hello(server, h)
+				if out, err := b.servers[staleServer].Outgoing(b.ctx, stale); !errors.Is(err, models.ErrSuperseded) || len(commands(t, out)) > 0 {
+					t.Errorf("an older link got %v, %v", types(out), err)
+				}
+				if _, err := b.servers[staleServer].Receive(b.ctx, stale, protocol.Seal("m", protocol.TypeHeartbeat, protocol.Heartbeat{})); !errors.Is(err, models.ErrSuperseded) {
+					t.Errorf("an older link's message counts: %v", err)
+				}
+			}
+			b.work(w, server, link, first)
+		})
+	}
+	wg.Wait()
+	made := b.count("select count(*) from jobs where not (kind = 'init' and actor_kind = 'system')")
+	ended := b.count("select count(*) from jobs where state = 'succeeded' and not (kind = 'init' and actor_kind = 'system')")
+	if made != ended || made != len(w.claimed) {
+		t.Errorf("%d jobs made, %d claimed, %d ended", made, len(w.claimed), ended)
+	}
+}
+
+// work does everything its host has to do, waiting for its turn.
+func (b *bundle) work(w *watch, server int, link *jobs.Link, out []protocol.Envelope) {
+	for {
+		for _, id := range commands(b.t, out) {
+			jobID, err := models.ParseID[models.JobID](id)
+			if err != nil {
+				b.t.Error(err)
+				return
+			}
+			j := b.job(jobID)
+			w.enter(j)
+			exit := 0
+			for _, m := range []struct {
+				typ     string
+				payload any
+			}{
+				{protocol.TypeAccepted, protocol.Accepted{JobID: id}},
+				{protocol.TypeStarted, protocol.Started{JobID: id}},
+				{protocol.TypeProgress, protocol.Progress{JobID: id, Seq: 1}},
+			} {
+				b.say(server, link, m.typ, m.payload)
+			}
+			w.leave(j)
+			b.say(server, link, protocol.TypeFinished, protocol.Finished{
+				JobID: id, Outcome: protocol.OutcomeSucceeded, ExitCode: &exit, SnapshotID: "abcdef1234567890",
+			})
+		}
+		if b.count("select count(*) from jobs where host_id = ? and state in ('queued', 'sent', 'running')", link.HostID) == 0 {
+			return
+		}
+		var err error
+		if out, err = b.servers[server].Outgoing(b.ctx, link); err != nil {
+			b.t.Error(err)
+			return
+		}
+	}
+}
