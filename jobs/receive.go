@@ -47,6 +47,10 @@ func (s *Service) Receive(ctx context.Context, link *Link, e protocol.Envelope) 
 		if errors.As(err, &malformed) {
 			return Verdict{Rejected: malformed.Error()}, nil
 		}
+		if models.Unstorable(err) {
+			s.Log.ErrorContext(ctx, "a message holds what the database can't", "host.id", link.HostID, "type", e.Type, "err", err)
+			return Verdict{Rejected: "This message holds a value that can't be stored; the server's log says which."}, nil
+		}
 		return Verdict{}, err
 	}
 	s.Hints.Publish(hints...)

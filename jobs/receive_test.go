@@ -155,6 +155,7 @@ func TestMessagesThatCanNeverBeStoredAreRejectedById(t *testing.T) {
 		{Type: protocol.TypeHello, Payload: []byte(`{}`)},
 		protocol.Seal("m", protocol.TypeStarted, protocol.Started{JobID: models.NewID[models.JobID]().String()}),
 		protocol.Seal("m", protocol.TypeLog, protocol.Log{JobID: j.ID.String(), Lines: []protocol.LogLine{{Seq: 0, Text: "x"}}}),
+		protocol.Seal("m", protocol.TypeLog, protocol.Log{JobID: j.ID.String(), Lines: []protocol.LogLine{{Seq: 1, At: time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)}}}),
 	} {
 		v, err := b.servers[0].Receive(b.ctx, link, e)
 		if err != nil || v.Rejected == "" {

@@ -118,4 +118,11 @@ func violated(err error, state, constraint string) bool {
 	return errors.As(err, &pg) && pg.Code == state && (constraint == "" || pg.ConstraintName == constraint)
 }
 
+// Unstorable reports whether err is the database's refusal of a value that it
+// can't hold, today or later: a date out of range, a broken text.
+func Unstorable(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && strings.HasPrefix(pg.Code, "22")
+}
+
 func isNoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }
