@@ -78,3 +78,16 @@ func (h *Handlers) saveRepository(c echo.Context) error {
 	}
 	return done(c, "/hosts/"+host.ID.String())
 }
+
+// initRepository tries to set the repository up once more, after one try has
+// failed and what was wrong has been mended.
+func (h *Handlers) initRepository(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	if _, err := h.Jobs.RunOnHost(c.Request().Context(), host.ID, models.KindInit, who(c).Actor()); err != nil {
+		return err
+	}
+	return acted(c, "/hosts/"+host.ID.String())
+}

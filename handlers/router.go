@@ -88,6 +88,7 @@ func (h *Handlers) routes() []route {
 		{"POST", "/hosts/:id/delete", admin, h.deleteHost},
 		{"GET", "/hosts/:id/repository", admin, h.editRepository},
 		{"POST", "/hosts/:id/repository", admin, h.saveRepository},
+		{"POST", "/hosts/:id/repository/init", admin, h.initRepository},
 		{"GET", "/hosts/:id/source-groups/new", operator, h.newGroup},
 		{"POST", "/hosts/:id/source-groups", operator, h.saveGroup},
 		{"GET", "/hosts/:id/source-groups/:gid", operator, h.editGroup},

@@ -164,6 +164,15 @@ func (r Repository) word() string {
 	return r.State.Word()
 }
 
+// stuck is true after an init that failed: no other is tried by itself.
+func (r Repository) stuck() bool {
+	switch r.State {
+	case ui.Good, ui.Running, ui.Waiting:
+		return false
+	}
+	return true
+}
+
 // note is what else is known of it: its own id, the names of its environment.
 func (r Repository) note() string {
 	var parts []string
