@@ -215,3 +215,29 @@ func (p *page) script(js string, arg ...any) any {
 	p.must(err)
 	return v
 }
+
+// pathPart is one part of the path the browser is at; 1 is the first.
+func (p *page) pathPart(n int) string {
+	p.t.Helper()
+	u, err := url.Parse(p.URL())
+	p.must(err)
+	parts := strings.Split(u.Path, "/")
+	if n >= len(parts) {
+		p.t.Fatalf("%s has no part %d", p.URL(), n)
+	}
+	return parts[n]
+}
+
+// mark leaves a mark that a reload would wipe out.
+func (p *page) mark() {
+	p.t.Helper()
+	p.script("window.marked = true")
+}
+
+// unreloaded fails the test if the page was loaded anew since mark.
+func (p *page) unreloaded() {
+	p.t.Helper()
+	if p.script("window.marked") != true {
+		p.t.Errorf("%s was loaded anew", p.URL())
+	}
+}

@@ -14,9 +14,8 @@ import (
 	"time"
 )
 
-// process is a program of ours that runs beside the tests. What it prints to
-// standard output and to standard error goes to one log file; standard output
-// can be waited for as well.
+// process is a program of ours that runs beside the tests. What it prints goes
+// to a log file and can be waited for.
 type process struct {
 	cmd  *exec.Cmd
 	out  *output
@@ -36,7 +35,7 @@ func startProcess(logPath string, cmd *exec.Cmd) (*process, error) {
 		return nil, err
 	}
 	p := &process{cmd: cmd, out: newOutput(log), log: log, done: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = p.out, log
+	cmd.Stdout, cmd.Stderr = p.out, p.out
 	// Another program that inherited the pipe must not keep Wait waiting.
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is the tests' to hand on
@@ -92,14 +91,13 @@ func (p *process) stop(with os.Signal) error {
 	}
 }
 
-// line waits for a line of standard output that begins with prefix and returns
-// the rest of it.
+// line waits for a line with prefix in it and returns what follows.
 func (p *process) line(prefix string, patience time.Duration) (string, error) {
 	timeout := time.After(patience)
 	for {
 		text, changed := p.out.read()
 		for l := range strings.Lines(text) {
-			if rest, ok := strings.CutPrefix(l, prefix); ok && strings.HasSuffix(l, "\n") {
+			if _, rest, ok := strings.Cut(l, prefix); ok && strings.HasSuffix(l, "\n") {
 				return strings.TrimSpace(rest), nil
 			}
 		}

@@ -28,19 +28,27 @@ func localRepo(t *testing.T) *repo {
 	return &repo{t: t, url: filepath.Join(tempDir(t), "repo"), password: rand.Text(), env: map[string]string{}}
 }
 
-// restic runs the pinned restic on the repository. It takes no lock, so that a
-// look never stands in the product's way.
+// restic looks into the repository with the pinned restic. It takes no lock, so
+// that a look never stands in the product's way.
 func (r *repo) restic(args ...string) []byte {
 	r.t.Helper()
-	out, err := r.try(args...)
+	out, err := r.try(append(args, "--no-lock")...)
 	if err != nil {
 		r.t.Fatalf("restic %s: %v", strings.Join(args, " "), err)
 	}
 	return out
 }
 
+// initialize makes the repository without the product.
+func (r *repo) initialize() {
+	r.t.Helper()
+	if _, err := r.try("init"); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func (r *repo) try(args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(r.t.Context(), suite.restic, append(args, "--no-lock", "--no-cache")...)
+	cmd := exec.CommandContext(r.t.Context(), suite.restic, append(args, "--no-cache")...)
 	cmd.Env = append(os.Environ(), "RESTIC_REPOSITORY="+r.url, "RESTIC_PASSWORD="+r.password)
 	for name, value := range r.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
