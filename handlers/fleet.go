@@ -58,7 +58,7 @@ func presentFleet(hosts []*models.HostState, days []models.DayOutcome, q fleetQu
 	strips := stripsByGroup(days)
 	skipping := q.after != ""
 	for _, host := range hosts {
-		needs := attention(host, clock.Now, q.mayRun)
+		needs := attention(host, clock.Now, q)
 		if len(needs) > 0 {
 			f.NeedHand++
 			f.Attention = append(f.Attention, needs...)
@@ -155,25 +155,29 @@ func about(h *models.HostState, now time.Time) string {
 }
 
 // attention is what of a host needs a hand, each with its cause and the one
-// act.
-func attention(h *models.HostState, now time.Time, mayRun bool) []views.Attention {
+// act, where the reader may do it.
+func attention(h *models.HostState, now time.Time, q fleetQuery) []views.Attention {
 	base := views.Attention{ID: h.ID.String(), HostID: h.ID.String(), HostName: h.Name}
 	url := "/hosts/" + h.ID.String()
 	switch {
 	case h.EnrolledAt == nil:
 		base.State, base.Cause = ui.Never, "Its agent has not enrolled yet."
-		base.Act = ui.Link{Text: "Show how", URL: url + "/enrol"}
+		if q.mayAdd {
+			base.Act = ui.Link{Text: "Show how", URL: url + "/enrol"}
+		}
 		return []views.Attention{base}
 	case len(h.Groups) == 0:
 		base.State, base.Cause = ui.Never, "No source group says what to back up yet."
-		base.Act = ui.Link{Text: "Add source group", URL: url + "/source-groups/new"}
+		if q.mayRun {
+			base.Act = ui.Link{Text: "Add source group", URL: url + "/source-groups/new"}
+		}
 		return []views.Attention{base}
 	}
 	var rows []views.Attention
 	for _, g := range h.Groups {
 		row := base
 		row.ID, row.GroupName = g.ID.String(), g.Name
-		if mayRun && h.Active(g.ID) == nil {
+		if q.mayRun && h.Active(g.ID) == nil {
 			row.RunURL = url + "/source-groups/" + g.ID.String() + "/run"
 		}
 		if g.GoodAt != nil {
