@@ -1,0 +1,76 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/playwright-community/playwright-go"
+)
+
+// Everything an operator needs in an emergency works in a browser that runs no
+// scripts: forms are posts, and a reload is how one looks again.
+func TestWithoutScripts(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	r := localRepo(t)
+	source := writeFiles(t, h.dir+"/docs", map[string]string{"a.txt": "a"})
+	h.bind(r)
+	p := suite.target.page(t, pageOptions{stranger: true, noScript: true})
+
+	p.open("/hosts/" + h.id)
+	p.path("/login")
+	p.fill("User name", suite.target.user)
+	p.fill("Password", suite.target.password)
+	p.click(p.button("Log in"))
+	p.path("/hosts/" + h.id)
+
+	p.click(p.link("Add source group"))
+	p.fill("Name", "docs")
+	p.fill("Tag", "docs,letters")
+	p.fill("What to back up", source)
+	p.fill("Daily", "7")
+	p.click(p.button("Add source group"))
+	p.says(p.Locator("#f-tag-error"), "comma")
+	p.must(p.expect.Locator(p.field("What to back up")).ToHaveValue(source))
+	p.must(p.expect.Locator(p.field("Daily")).ToHaveValue("7"))
+	p.fill("Tag", "docs")
+	p.click(p.button("Add source group"))
+	p.path("/hosts/" + h.id)
+
+	p.click(p.link("Add schedule"))
+	p.fill("When", "99 2 * * *")
+	p.must(p.field("docs " + source).Check())
+	p.click(p.button("Add schedule"))
+	p.must(p.expect.Locator(p.field("When")).ToHaveValue("99 2 * * *"))
+	p.must(p.expect.Locator(p.field("docs " + source)).ToBeChecked())
+	p.fill("When", "30 2 * * 1-5")
+	p.click(p.button("Add schedule"))
+	p.path("/hosts/" + h.id)
+	p.says(p.Locator("#schedules"), "Monday to Friday")
+	p.click(p.GetByRole(*playwright.AriaRoleSwitch))
+	p.path("/hosts/" + h.id)
+	p.says(p.Locator("#schedules"), "off")
+
+	p.click(p.button("Run now docs"))
+	p.path("/hosts/" + h.id)
+	p.click(p.link("Backup of docs"))
+	state := p.Locator("#job [role=status]")
+	eventually(t, "the job's page says Good after a reload", func() bool {
+		_, err := p.Reload()
+		p.must(err)
+		return p.text(state) == "Good"
+	})
+	if n := len(r.snapshots()); n != 1 {
+		t.Errorf("the repository has %d snapshots, want 1", n)
+	}
+
+	// Destructive things ask on a page of their own.
+	p.open("/hosts/" + h.id)
+	p.click(p.link("docs"))
+	p.click(p.link("Delete this source group"))
+	p.sees(p.heading("“docs” is still in 1 schedule"))
+	p.click(p.GetByRole(*playwright.AriaRoleButton, playwright.PageGetByRoleOptions{Name: "Remove from"}))
+	p.sees(p.heading("Delete “docs”?"))
+	p.click(p.link("Keep “docs”"))
+	p.path("/hosts/" + h.id)
+	p.sees(p.link("docs"))
+}
