@@ -50,7 +50,7 @@ func TestRefusedEnrolmentSaysWhy(t *testing.T) {
 	refused := func(token, why string) {
 		t.Helper()
 		_, credential, err := models.Enroll(b.ctx, b.db, protocol.EnrollRequest{Token: token})
-		if e := wantCode(t, err, models.EUnauthorized); !strings.Contains(e.Message, why) || credential != "" {
+		if e := wantError(t, err, models.EUnauthorized); !strings.Contains(e.Message, why) || credential != "" {
 			t.Errorf("says %q, gives %q", e.Message, credential)
 		}
 	}

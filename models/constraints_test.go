@@ -45,7 +45,7 @@ func TestATagIsItsGroupsForEver(t *testing.T) {
 		f := fields("another")
 		f.Tag = tag
 		_, err := models.AddGroup(b.ctx, b.db, h.ID, f)
-		if e := wantCode(t, err, models.EInvalid); e.Field("tag") == "" {
+		if e := wantError(t, err, models.EInvalid); e.Field("tag") == "" {
 			t.Errorf("tag %s: the error names %v", tag, e.Fields)
 		}
 	}
@@ -74,12 +74,12 @@ func TestAScheduleHoldsLiveGroupsOfItsOwnHost(t *testing.T) {
 
 	for _, id := range []string{foreign.ID.String(), gone.ID.String(), models.NewID[models.GroupID]().String(), "www"} {
 		_, err := models.AddSchedule(b.ctx, b.db, h.ID, models.ScheduleFields{Cron: "@daily", GroupIDs: []string{g.ID.String(), id}})
-		if e := wantCode(t, err, models.EInvalid); e.Field("source_group_ids[1]") == "" {
+		if e := wantError(t, err, models.EInvalid); e.Field("source_group_ids[1]") == "" {
 			t.Errorf("%s: the error names %v", id, e.Fields)
 		}
 	}
 	_, err := models.DeleteGroup(b.ctx, b.db, h.ID, g.ID)
-	e := wantCode(t, err, models.EConflict)
+	e := wantError(t, err, models.EConflict)
 	if refs, _ := e.Detail["schedules"].([]models.ScheduleRef); len(refs) != 1 || refs[0].ID != s.ID || refs[0].Cron != s.Cron || !refs[0].Enabled {
 		t.Errorf("what stands in the way: %v", e.Detail)
 	}
@@ -167,12 +167,12 @@ func TestNamesOfDeletedThingsAreFree(t *testing.T) {
 	b := setup(t)
 	h := b.host("web-1")
 	_, err := models.AddHost(b.ctx, b.db, models.HostFields{Name: "WEB-1", ResticHost: "other"})
-	if e := wantCode(t, err, models.EInvalid); e.Field("name") == "" {
+	if e := wantError(t, err, models.EInvalid); e.Field("name") == "" {
 		t.Errorf("names %v", e.Fields)
 	}
 	must[[]models.JobID](t)(models.DeleteHost(b.ctx, b.db, h.ID))
 	_, err = models.AddHost(b.ctx, b.db, models.HostFields{Name: "web-1"})
-	if e := wantCode(t, err, models.EInvalid); e.Field("restic_host") == "" {
+	if e := wantError(t, err, models.EInvalid); e.Field("restic_host") == "" {
 		t.Errorf("a deleted host's snapshots would be taken over: %v", e.Fields)
 	}
 	must[*models.Host](t)(models.AddHost(b.ctx, b.db, models.HostFields{Name: "web-1", ResticHost: "web-1b"}))

@@ -283,7 +283,7 @@ func TestCancel(t *testing.T) {
 		t.Errorf("a waiting one is %s", j.State)
 	}
 	_, err := models.RequestCancel(b.ctx, b.db, j.ID)
-	if e := wantCode(t, err, models.EConflict); e.Detail["state"] != models.JobCancelled {
+	if e := wantError(t, err, models.EConflict); e.Detail["state"] != models.JobCancelled {
 		t.Errorf("twice: %v", e.Detail)
 	}
 	b.run(g)

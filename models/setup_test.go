@@ -164,7 +164,13 @@ const (
 )
 
 // wantCode checks what kind of error err is.
-func wantCode(t testing.TB, err error, code models.Code) *models.Error {
+func wantCode(t testing.TB, err error, code models.Code) {
+	t.Helper()
+	_ = wantError(t, err, code)
+}
+
+// wantError is wantCode for those who read on.
+func wantError(t testing.TB, err error, code models.Code) *models.Error {
 	t.Helper()
 	var e *models.Error
 	if !errors.As(err, &e) || e.Code != code {

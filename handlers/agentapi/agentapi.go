@@ -103,7 +103,9 @@ func (s *Server) linked() []models.HostID {
 func (s *Server) Enroll(c echo.Context) error {
 	var req protocol.EnrollRequest
 	if err := c.Bind(&req); err != nil {
-		return &models.Error{Code: models.EInvalid, Message: "The body must be the JSON of an enrolment request."}
+		err := &models.Error{Code: models.EInvalid, Message: "The body must be the JSON of an enrolment request."}
+		s.refused(c, "enrolment", err)
+		return err
 	}
 	ctx := c.Request().Context()
 	host, token, err := models.Enroll(ctx, s.DB, req)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -26,8 +28,29 @@ const (
 	closeSuperseded = 4001
 )
 
-// errSuperseded ends the older of two links of one agent.
-var errSuperseded = &protocol.Error{Code: "superseded", Reason: models.ErrSuperseded.Error()}
+var (
+	// errTooLarge ends a link whose agent sends a frame beyond the limit.
+	errTooLarge = fmt.Errorf("a frame is larger than %d bytes", protocol.MaxFrame)
+	errStopping = errors.New("the server is stopping; try again in a moment")
+)
+
+// maxDrained is how much of a frame that is too large is read all the same: a
+// connection closed before its input is read would swallow the reason.
+const maxDrained = 16 << 20
+
+// readFrame is ReadMessage with a limit whose reason both ends are told.
+func readFrame(conn *websocket.Conn) (typ int, frame []byte, err error) {
+	typ, r, err := conn.NextReader()
+	if err != nil {
+		return 0, nil, err
+	}
+	frame, err = io.ReadAll(io.LimitReader(r, protocol.MaxFrame+1))
+	if err == nil && len(frame) > protocol.MaxFrame {
+		_, _ = io.CopyN(io.Discard, r, maxDrained)
+		err = errTooLarge
+	}
+	return typ, frame, err
+}
 
 // socket is one WebSocket. Only its writer writes frames.
 type socket struct {
@@ -41,12 +64,12 @@ type socket struct {
 var upgrader = websocket.Upgrader{
 	HandshakeTimeout: 10 * time.Second,
 	// Agents send no Origin; a browser always does, and has no business here.
-	CheckOrigin: func(r *http.Request) bool { return r.Header.Get("Origin") == "" },
+	CheckOrigin: func(r *http.Request) bool { return len(r.Header.Values("Origin")) == 0 },
 }
 
 // WebSocket is GET /agent/v1/ws.
 func (s *Server) WebSocket(c echo.Context) error {
-	if c.Request().Header.Get("Origin") != "" {
+	if !upgrader.CheckOrigin(c.Request()) {
 		err := &models.Error{Code: models.EForbidden, Message: "The agents' link is not for browsers."}
 		s.refused(c, "link", err)
 		return err
@@ -79,8 +102,6 @@ func (s *Server) serve(conn *websocket.Conn, host *models.Host) {
 	ctx, cancel := context.WithCancelCause(s.closing)
 	defer cancel(nil)
 	log := s.Log.With("host.id", host.ID)
-	conn.SetReadLimit(protocol.MaxFrame)
-
 	hello, err := readHello(conn)
 	if err != nil {
 		log.WarnContext(ctx, "link refused", "reason", err.Error())
@@ -116,14 +137,17 @@ func (s *Server) serve(conn *websocket.Conn, host *models.Host) {
 func (s *Server) ended(log logger, k *socket, cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	code, said := websocket.CloseGoingAway, (*protocol.Error)(nil)
 	switch {
 	case errors.Is(cause, models.ErrSuperseded):
-		closeWith(k.conn, closeSuperseded, errSuperseded)
+		code, said = closeSuperseded, &protocol.Error{Code: "superseded", Reason: cause.Error()}
+	case errors.Is(cause, errTooLarge):
+		code, said = websocket.CloseMessageTooBig, &protocol.Error{Code: "too_large", Reason: cause.Error()}
 	case s.closing.Err() != nil:
-		closeWith(k.conn, websocket.CloseServiceRestart, &protocol.Error{Code: "restart", Reason: "The server is stopping."})
-	default:
-		closeWith(k.conn, websocket.CloseGoingAway, nil)
+		cause = errStopping
+		code, said = websocket.CloseServiceRestart, &protocol.Error{Code: "restart", Reason: cause.Error()}
 	}
+	closeWith(k.conn, code, said)
 	log.InfoContext(ctx, "link closed", "generation", k.link.Generation, "reason", reason(cause))
 	if err := models.CloseLink(ctx, s.DB, k.host.ID, k.link.Generation); err != nil {
 		log.WarnContext(ctx, "link's end can't be kept; it will show by silence", "err", err)
@@ -145,7 +169,7 @@ func reason(err error) string {
 
 func readHello(conn *websocket.Conn) (protocol.Hello, error) {
 	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
-	typ, frame, err := conn.ReadMessage()
+	typ, frame, err := readFrame(conn)
 	if err != nil {
 		return protocol.Hello{}, err
 	}
@@ -201,7 +225,13 @@ func (s *Server) read(ctx context.Context, k *socket) error {
 			return nil
 		}
 		touched = time.Now()
-		return models.TouchLink(ctx, s.DB, k.host.ID, k.link.Generation)
+		err := models.TouchLink(ctx, s.DB, k.host.ID, k.link.Generation)
+		if err != nil && !errors.Is(err, models.ErrSuperseded) {
+			// A database that is away for a while ends no link.
+			s.Log.WarnContext(ctx, "contact not kept", "host.id", k.host.ID, "err", err)
+			return nil
+		}
+		return err
 	}
 	k.conn.SetPongHandler(contact)
 	k.conn.SetPingHandler(func(data string) error {
@@ -211,7 +241,7 @@ func (s *Server) read(ctx context.Context, k *socket) error {
 	})
 	alive()
 	for {
-		typ, frame, err := k.conn.ReadMessage()
+		typ, frame, err := readFrame(k.conn)
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				return cause
