@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
@@ -27,7 +28,7 @@ func (h *Handlers) authorize(table map[string]access) echo.MiddlewareFunc {
 		return func(c echo.Context) error {
 			need, known := table[c.Request().Method+" "+c.Path()]
 			if !known {
-				return next(c) // echo answers 404 or 405: no handler has this path
+				return absent(c)
 			}
 			if need == public || need == agent {
 				return next(c)
@@ -44,6 +45,16 @@ func (h *Handlers) authorize(table map[string]access) echo.MiddlewareFunc {
 			return next(c)
 		}
 	}
+}
+
+// absent answers for what no row of the table has, even where somebody gave it
+// a handler.
+func absent(c echo.Context) error {
+	if allow, _ := c.Get(echo.ContextKeyHeaderAllow).(string); allow != "" {
+		c.Response().Header().Set(echo.HeaderAllow, allow)
+		return echo.ErrMethodNotAllowed
+	}
+	return echo.ErrNotFound
 }
 
 // identify finds who asks. With an Authorization header the cookie is ignored.
@@ -117,33 +128,46 @@ func localPath(raw string) string {
 }
 
 // audit keeps who changed what: one entry for every unsafe request that got
-// past authorization, whatever came of it.
-func (h *Handlers) audit(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		r := c.Request()
-		if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions || c.Path() == "/theme" {
-			return next(c)
-		}
-		err := next(c)
-		entry := models.AuditEntry{
-			Action: r.Method + " " + c.Path(), Target: r.URL.Path, Address: c.RealIP(),
-			ActorKind: "system", Outcome: c.Response().Status,
-		}
-		if err != nil {
-			entry.Outcome = status(err)
-		}
-		switch id := who(c); {
-		case id != nil:
-			entry.ActorKind, entry.ActorName, entry.ActorID = "token", id.Name, id.Actor().ID
-			if !id.UserID.IsZero() {
-				entry.ActorKind = "user"
+// past authorization to a route of the table, whatever came of it.
+func (h *Handlers) audit(table map[string]access) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			_, known := table[c.Request().Method+" "+c.Path()]
+			if r := c.Request(); !known || r.Method == http.MethodGet || r.Method == http.MethodHead || c.Path() == "/theme" {
+				return next(c)
 			}
-		case strings.HasPrefix(c.Path(), "/agent/"):
-			entry.ActorKind = "agent"
+			err := next(c)
+			h.keepAudit(c, err)
+			return err
 		}
-		if auditErr := models.Audit(r.Context(), h.DB, entry); auditErr != nil {
-			h.Log.ErrorContext(r.Context(), "change not audited", "action", entry.Action, "err", auditErr)
+	}
+}
+
+// auditTimeout is how long an entry may take that its client doesn't wait for.
+const auditTimeout = 5 * time.Second
+
+func (h *Handlers) keepAudit(c echo.Context, err error) {
+	r := c.Request()
+	// What was done stands even when the client has left meanwhile.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), auditTimeout)
+	defer cancel()
+	entry := models.AuditEntry{
+		Action: r.Method + " " + c.Path(), Target: r.URL.Path, Address: c.RealIP(),
+		ActorKind: "system", Outcome: c.Response().Status,
+	}
+	if err != nil {
+		entry.Outcome = status(err)
+	}
+	switch id := who(c); {
+	case id != nil:
+		entry.ActorKind, entry.ActorName, entry.ActorID = "token", id.Name, id.Actor().ID
+		if !id.UserID.IsZero() {
+			entry.ActorKind = "user"
 		}
-		return err
+	case strings.HasPrefix(c.Path(), "/agent/"):
+		entry.ActorKind = "agent"
+	}
+	if auditErr := models.Audit(ctx, h.DB, entry); auditErr != nil {
+		h.Log.ErrorContext(ctx, "change not audited", "action", entry.Action, "err", auditErr)
 	}
 }

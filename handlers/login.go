@@ -23,7 +23,7 @@ func (h *Handlers) loginPage(c echo.Context) error {
 func (h *Handlers) login(c echo.Context) error {
 	name, password := c.FormValue("username"), c.FormValue("password")
 	form := views.Login{Username: name}
-	if wait := h.throttle.wait(c.RealIP(), name); wait > 0 {
+	if wait := h.throttle.begin(c.RealIP(), name); wait > 0 {
 		form.Error = fmt.Sprintf("Too many tries. Wait %d seconds, then try again.", int(wait.Seconds())+1)
 		c.Response().Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
 		return render(c, http.StatusTooManyRequests, views.LoginPage(h.page(c, "Log in", ""), form))
@@ -31,11 +31,11 @@ func (h *Handlers) login(c echo.Context) error {
 	ctx := c.Request().Context()
 	user, err := models.Authenticate(ctx, h.DB, name, password)
 	if models.CodeOf(err) == models.EUnauthorized {
-		h.throttle.failure(c.RealIP(), name)
 		h.Log.WarnContext(ctx, "login refused", "address", c.RealIP())
 		form.Error = err.Error()
 		return render(c, http.StatusUnauthorized, views.LoginPage(h.page(c, "Log in", ""), form))
 	}
+	h.throttle.forgive(c.RealIP(), name)
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,11 @@
 package handlers
 
 import (
+	"strings"
 	"sync"
 	"time"
+
+	"resticfleet/models"
 )
 
 // Failed logins are counted per address and per name; at the limit both have
@@ -28,42 +31,64 @@ type tries struct {
 
 func newThrottle() *throttle { return &throttle{failed: map[string]*tries{}, now: time.Now} }
 
-// wait is how long this address or name has to wait, 0 for not at all.
-func (t *throttle) wait(address, name string) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return max(t.left("a "+address, triesPerAddress), t.left("n "+name, triesPerName))
-}
-
-func (t *throttle) left(key string, limit int) time.Duration {
-	f := t.failed[key]
-	if f == nil || f.count < limit {
-		return 0
-	}
-	return max(0, throttleWindow-t.now().Sub(f.since))
-}
-
-// failure counts one.
-func (t *throttle) failure(address, name string) {
+// begin counts a try before it is made, so that a hundred at once are a hundred
+// tries, and returns 0; or it is how long this address or name has to wait.
+func (t *throttle) begin(address, name string) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	if len(t.failed) >= throttleSize {
-		for key, f := range t.failed {
-			if now.Sub(f.since) > throttleWindow {
-				delete(t.failed, key)
-			}
-		}
-		if len(t.failed) >= throttleSize {
-			clear(t.failed)
-		}
+	byAddress, byName := throttleKeys(address, name)
+	if wait := max(t.left(now, byAddress, triesPerAddress), t.left(now, byName, triesPerName)); wait > 0 {
+		return wait
 	}
-	for _, key := range []string{"a " + address, "n " + name} {
+	t.makeRoom(now)
+	for _, key := range []string{byAddress, byName} {
 		f := t.failed[key]
 		if f == nil || now.Sub(f.since) > throttleWindow {
 			f = &tries{since: now}
 			t.failed[key] = f
 		}
 		f.count++
+	}
+	return 0
+}
+
+// forgive takes back a try that turned out well, or that nobody can be blamed
+// for.
+func (t *throttle) forgive(address, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	byAddress, byName := throttleKeys(address, name)
+	for _, key := range []string{byAddress, byName} {
+		if f := t.failed[key]; f != nil && f.count > 0 {
+			f.count--
+		}
+	}
+}
+
+// throttleKeys are one for all ways to write a name that find the same user.
+func throttleKeys(address, name string) (byAddress, byName string) {
+	return "a " + address, "n " + models.CleanText(strings.ToLower(strings.TrimSpace(name)), 400)
+}
+
+func (t *throttle) left(now time.Time, key string, limit int) time.Duration {
+	f := t.failed[key]
+	if f == nil || f.count < limit {
+		return 0
+	}
+	return max(0, throttleWindow-now.Sub(f.since))
+}
+
+func (t *throttle) makeRoom(now time.Time) {
+	if len(t.failed) < throttleSize {
+		return
+	}
+	for key, f := range t.failed {
+		if now.Sub(f.since) > throttleWindow {
+			delete(t.failed, key)
+		}
+	}
+	if len(t.failed) >= throttleSize {
+		clear(t.failed)
 	}
 }

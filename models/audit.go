@@ -29,9 +29,7 @@ type AuditEntry struct {
 // Audit keeps one entry.
 func Audit(ctx context.Context, db IDB, e AuditEntry) error {
 	e.ID = NewID[AuditID]()
-	if len(e.Target) > 300 {
-		e.Target = e.Target[:300]
-	}
+	e.Target = CleanText(e.Target, 300)
 	if _, err := db.NewInsert().Model(&e).Exec(ctx); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
