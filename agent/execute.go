@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 	"resticfleet/agent/restic"
 )
@@ -156,9 +157,11 @@ func (r *Runner) finish(ctx context.Context, j *job, end protocol.Finished) {
 		}
 		end.LastLogSeq = l.last()
 	}
+	failpoint.Hit(failpoint.Ended)
 	for {
 		_, err := r.journal.Update(j.id, func(e *Entry) { e.State, e.Result = protocol.JobFinished, &end })
 		if err == nil || errors.Is(err, ErrUnknownJob) {
+			failpoint.Hit(failpoint.Concluded)
 			break
 		}
 		r.cfg.Logger.Error("a job's result can't be written down yet", "job.id", j.id, "err", err)

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 	"resticfleet/agent/restic"
 )
@@ -98,6 +99,7 @@ func (f *follower) watch(ctx context.Context) (exitRecord, stepState, error) {
 					return exit, state, fmt.Errorf("supervise ended before it started restic: %s", strings.TrimSpace(string(complaint)))
 				}
 				spawns++
+				failpoint.Hit(failpoint.Starting)
 				started, err := f.spawn(f.dir)
 				if err != nil {
 					return exit, state, err

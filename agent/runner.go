@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 	"resticfleet/agent/restic"
 )
@@ -276,6 +277,7 @@ func (r *Runner) Accept(run protocol.Run) (state string, err error) {
 		r.cfg.Changed(run.JobID)
 		return protocol.JobFinished, nil
 	}
+	failpoint.Hit(failpoint.Accepted)
 	r.startLocked(j)
 	return protocol.JobAccepted, nil
 }
