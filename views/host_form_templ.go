@@ -92,7 +92,7 @@ func HostFormBody(f HostForm) templ.Component {
 			templ_7745c5c3_Var3 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, "<form id=\"form\" method=\"post\" action=\"/hosts\" hx-post=\"/hosts\" hx-swap=\"outerMorph\" hx-sync=\"this:drop\" class=\"grid max-w-3xl gap-5 rounded-box border border-line bg-panel p-5\">")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, "<form id=\"form\" method=\"post\" action=\"/hosts\" hx-post=\"/hosts\" hx-swap=\"outerMorph\" hx-sync=\"this:drop\" class=\"grid max-w-3xl grid-cols-1 gap-5 rounded-box border border-line bg-panel p-5\">")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
