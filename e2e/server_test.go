@@ -33,9 +33,6 @@ const startPatience = time.Minute
 func newServer(dir string, args ...string) (*server, error) {
 	s := &server{dir: dir, log: dir + ".log", args: args}
 	s.user, s.password = "admin", "correct horse battery"
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, err
-	}
 	if err := s.start(); err != nil {
 		return nil, err
 	}
@@ -49,6 +46,20 @@ func newServer(dir string, args ...string) (*server, error) {
 // It is stopped at the end, and its log kept when the test failed.
 func ownServer(t *testing.T, args ...string) *server {
 	t.Helper()
+	s := bareServer(t, args...)
+	if err := s.addUser(s.user, "admin", s.password); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if s.session, err = login(t.Context(), s.url, s.user, s.password); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// bareServer is an ownServer that nobody has set up yet.
+func bareServer(t *testing.T, args ...string) *server {
+	t.Helper()
 	dir, err := os.MkdirTemp(suite.dir, "own-") //nolint:usetesting // PostgreSQL's account has to pass through
 	if err != nil {
 		t.Fatal(err)
@@ -56,10 +67,10 @@ func ownServer(t *testing.T, args ...string) *server {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	data := filepath.Join(dir, "server")
-	keepLog(t, "server.log", data+".log")
-	s, err := newServer(data, args...)
-	if err != nil {
+	s := &server{dir: filepath.Join(dir, "server"), log: filepath.Join(dir, "server.log"), args: args}
+	s.user, s.password = "admin", "correct horse battery"
+	keepLog(t, "server.log", s.log)
+	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -67,14 +78,14 @@ func ownServer(t *testing.T, args ...string) *server {
 			t.Error(err)
 		}
 	})
-	if s.session, err = login(t.Context(), s.url, s.user, s.password); err != nil {
-		t.Fatal(err)
-	}
 	return s
 }
 
 // start begins to serve, and returns when requests are answered.
 func (s *server) start() error {
+	if err := os.MkdirAll(s.dir, 0o711); err != nil {
+		return err
+	}
 	listen := "127.0.0.1:0"
 	if u, err := url.Parse(s.url); err == nil && u.Host != "" {
 		listen = u.Host

@@ -63,6 +63,23 @@ func (b binding) fill(v any, fresh func(name string) any) any {
 	return v
 }
 
+// made are the fields of a "do" line that doing it brings forth.
+var made = []string{"job", "schedule", "group"}
+
+// known is an action as it can be done now: without the ids that it is yet to
+// bring forth.
+func (b binding) known(action object, fresh func(name string) any) object {
+	out := object{}
+	for key, value := range action {
+		name, _ := value.(string)
+		if _, bound := b[name]; slices.Contains(made, key) && !bound {
+			continue
+		}
+		out[key] = b.fill(value, fresh)
+	}
+	return out
+}
+
 // match says why actual is not what was recorded, nil if it is: all its fields,
 // of the same JSON types, and placeholders that stand for one value each. What
 // it learns of placeholders is kept only when all matches.

@@ -33,6 +33,14 @@ var scenarios = map[string]func(r *recording){
 		r.do(object{"action": "bind", "url": r.host.path("repo")})
 		r.link()
 		r.ended(r.sent())
+		r.withGroup("source")
+		r.ended(r.run()) // which knows the repository's own id
+	},
+	"unlock": func(r *recording) {
+		r.ready("source")
+		r.link()
+		r.jobs = []string{text(r.do(object{"action": "unlock"}), "job")}
+		r.ended(r.jobs[0])
 	},
 	"backup-succeeded": func(r *recording) {
 		r.ready("source")
@@ -95,7 +103,7 @@ var scenarios = map[string]func(r *recording){
 
 // soon is an expression that is due once, in a moment: @every counts from the
 // Unix epoch.
-func soon() string { return fmt.Sprintf("@every %ds", time.Now().Unix()+2) }
+func soon() string { return fmt.Sprintf("@every %ds", time.Now().Unix()+3) }
 
 // ready is an enrolled host with a repository and a group.
 func (r *recording) ready(includes ...string) {
@@ -103,6 +111,11 @@ func (r *recording) ready(includes ...string) {
 	r.enrolled()
 	r.do(object{"action": "bind", "url": r.host.path("repo")})
 	r.do(object{"action": "initialised"})
+	r.withGroup(includes...)
+}
+
+func (r *recording) withGroup(includes ...string) {
+	r.t.Helper()
 	paths := []any{}
 	for _, p := range includes {
 		if !filepath.IsAbs(p) {
@@ -176,16 +189,7 @@ func (r *recording) again() {
 func (r *recording) linked(n int) {
 	r.t.Helper()
 	r.tap.until(fmt.Sprintf("link %d is settled", n), func() bool {
-		sessions := links(r.tap.lines, down)
-		if len(sessions) < n {
-			return false
-		}
-		for _, m := range sessions[n-1] {
-			if text(m, "type") == "schedule.set" {
-				return r.tap.quiet()
-			}
-		}
-		return false
+		return r.tap.link == n && r.tap.said(up, "schedule.ack", "") && r.tap.quiet()
 	})
 }
 

@@ -122,6 +122,11 @@ func (s *server) do(action object) object {
 				made["job"] = j.ID.String()
 			}
 		}
+	case "unlock":
+		var j *models.Job
+		if j, err = s.jobs.RunOnHost(ctx, s.host, models.KindUnlock, models.System); err == nil {
+			made["job"] = j.ID.String()
+		}
 	case "cancel":
 		var id models.JobID
 		if id, err = models.ParseID[models.JobID](field("job")); err == nil {
@@ -173,7 +178,7 @@ func (s *server) initialised() {
 	s.t.Fatal("a bound host's hello brought no init")
 }
 
-// jobRows is the database's half of a "state" line: a job by its id, as far as
+// jobRow is the database's half of a "state" line: a job by its id, as far as
 // it is the same in every run.
 func (s *server) jobRow(id string) object {
 	s.t.Helper()

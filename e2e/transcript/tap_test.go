@@ -102,14 +102,17 @@ func (p *tap) quiet() bool {
 	return len(waiting) == 0
 }
 
-// said says that there was a message of this type about this job; "" for any.
+// said says that there was a message of this type about this job on the newest
+// link; "" for any.
 func (p *tap) said(dir, typ, job string) bool {
+	said := false
 	for _, l := range p.lines {
-		if l.is(dir, typ) && (job == "" || text(payload(l.Message), "job_id") == job) {
-			return true
+		if l.is(up, "hello") {
+			said = false
 		}
+		said = said || l.is(dir, typ) && (job == "" || text(payload(l.Message), "job_id") == job)
 	}
-	return false
+	return said
 }
 
 // cut ends the link there is without a word.

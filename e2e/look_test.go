@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/playwright-community/playwright-go"
+)
+
+// look is one way to look at a page.
+type look struct {
+	name          string
+	scheme        *playwright.ColorScheme
+	width, height int
+	axe           bool
+}
+
+var looks = []look{
+	{"light", playwright.ColorSchemeLight, 1280, 900, true},
+	{"dark", playwright.ColorSchemeDark, 1280, 900, true},
+	{"light-390", playwright.ColorSchemeLight, 390, 844, false},
+	{"dark-390", playwright.ColorSchemeDark, 390, 844, true},
+}
+
+func (l look) options() pageOptions {
+	return pageOptions{scheme: l.scheme, width: l.width, height: l.height}
+}
+
+// sight is a page in a state worth looking at.
+type sight struct {
+	name, path string
+	act        func(*page) // what to do there first, if anything
+}
+
+// Every page, in both themes and on a small screen: nothing for axe to find,
+// nothing that scrolls sideways, and a picture to leaf through in
+// results/screens.
+func TestEveryPageIsFitToBeSeen(t *testing.T) {
+	t.Parallel()
+	if err := os.MkdirAll(filepath.Join(suite.results, "screens"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := bareServer(t)
+	link, err := s.process.line("within an hour: ", startPatience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("new", func(t *testing.T) {
+		for _, l := range looks {
+			o := l.options()
+			o.stranger = true
+			p := s.page(t, o)
+			p.inspect(l, sight{name: "01-setup", path: link})
+			p.inspect(l, sight{name: "02-login", path: "/login"})
+		}
+	})
+	s.setUpIn(t, link)
+	sights := s.furnish(t)
+	for _, l := range looks {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			p := s.page(t, l.options())
+			for _, v := range sights {
+				p.inspect(l, v)
+			}
+		})
+	}
+}
+
+// setUpIn makes the first administrator as the one-time link asks.
+func (s *server) setUpIn(t *testing.T, link string) {
+	t.Helper()
+	p := s.page(t, pageOptions{stranger: true})
+	p.open(link)
+	p.fill("User name", s.user)
+	p.fill("Password", s.password)
+	p.fill("Password, once more", s.password+"?")
+	p.click(p.button("Set up"))
+	p.says(p.Locator("#f-password_again-error"), "not the same")
+	p.fill("Password", s.password)
+	p.fill("Password, once more", s.password)
+	p.click(p.button("Set up"))
+	p.path("/")
+	p.sees(p.button("Add host"))
+	for _, l := range looks {
+		p.must(p.EmulateMedia(playwright.PageEmulateMediaOptions{ColorScheme: l.scheme}))
+		p.must(p.SetViewportSize(l.width, l.height))
+		p.inspect(l, sight{name: "03-empty-fleet", path: "/"})
+	}
+	if res := p.open(link); res.Status() != http.StatusGone {
+		t.Errorf("the link answers %d the second time", res.Status())
+	}
+	var err error
+	if s.session, err = login(t.Context(), s.url, s.user, s.password); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// furnish makes a small fleet with a bit of everything, and lists what to see.
+func (s *server) furnish(t *testing.T) []sight {
+	t.Helper()
+	h := s.newHost(t, slowly(64)...)
+	c := s.api(t)
+	c.call("PATCH", "/api/hosts/"+h.id, map[string]any{"name": "web-01", "labels": []string{"production", "berlin"}}, http.StatusOK, nil)
+	h.bind(localRepo(t))
+	www := h.group("www", []string{writeFiles(t, h.dir+"/www", map[string]string{"index.html": "<p>"})}, "*.tmp")
+	gone := h.group("mail", []string{h.dir + "/var/mail"})
+	films := h.group("films", []string{writeFiles(t, h.dir+"/films", map[string]string{"film.mkv": noise(40 << 20)})})
+	nightly := h.schedule("30 2 * * *", true, www, gone)
+	h.schedule("CRON_TZ=America/New_York 0 */6 * * 1-5", false, www)
+	good, failed := c.end(h.run(www)), c.end(h.run(gone))
+	if good.State != "succeeded" || failed.State != "failed" {
+		t.Fatalf("want a good and a failed job: %+v %+v", good, failed)
+	}
+	running := h.run(films)
+	eventually(t, "the long backup tells its progress", func() bool {
+		p := c.job(running).Progress
+		return len(p) > 0 && string(p) != "null"
+	})
+
+	var away struct{ ID string }
+	c.call("POST", "/api/hosts", map[string]any{"name": "db-with-a-rather-long-name-02.example.net", "labels": []string{"production"}}, http.StatusCreated, &away)
+	at := "/api/hosts/" + away.ID
+	var etc struct{ ID string }
+	c.call("POST", at+"/source-groups", map[string]any{"name": "etc", "includes": []string{"/etc"}}, http.StatusCreated, &etc)
+	c.call("PUT", at+"/repository", map[string]any{
+		"url": "s3:s3.eu-central-1.amazonaws.com/a-long-bucket-name/a/long/path/within/it", "password": "x",
+		"env": map[string]string{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
+	}, http.StatusOK, nil)
+	var waiting job
+	c.call("POST", at+"/source-groups/"+etc.ID+"/run", nil, http.StatusAccepted, &waiting)
+
+	host, other := "/hosts/"+h.id, "/hosts/"+away.ID
+	return []sight{
+		{"04-fleet", "/", nil},
+		{"05-fleet-filtered", "/?q=nothing", nil},
+		{"06-add-host", "/hosts/new", nil},
+		{"07-enrol", other + "/enrol", nil},
+		{"08-host", host, nil},
+		{"09-host-not-enrolled", other, nil},
+		{"10-repository", other + "/repository", nil},
+		{"11-group-new", host + "/source-groups/new", nil},
+		{"12-group-wrong", host + "/source-groups/" + www, func(p *page) {
+			p.fill("Name", "mail")
+			p.fill("What to back up", "srv")
+			p.click(p.button("Save “www”"))
+			p.sees(p.Locator("#f-includes-error"))
+		}},
+		{"13-group-delete", host + "/source-groups/" + www + "/delete", nil},
+		{"14-group-delete-dialog", host + "/source-groups/" + www, func(p *page) {
+			p.click(p.link("Delete this source group"))
+			p.sees(p.heading("“www” is still in 2 schedules"))
+		}},
+		{"15-schedule", host + "/schedules/" + nightly, nil},
+		{"16-schedule-daylight", host + "/schedules/new", func(p *page) {
+			p.fill("When", "CRON_TZ=Europe/Berlin 30 2 25-31 3 0")
+			p.says(p.Locator("#cron-preview"), "March")
+		}},
+		{"17-schedule-wrong", host + "/schedules/new", func(p *page) {
+			p.fill("When", "0 0 2 * * *")
+			p.click(p.button("Add schedule"))
+			p.sees(p.Locator("#f-source_group_ids-error"))
+		}},
+		{"18-host-delete", host + "/delete", nil},
+		{"19-jobs", "/jobs", nil},
+		{"20-host-jobs", host + "/jobs?state=failed", nil},
+		{"21-job-good", "/jobs/" + good.ID, nil},
+		{"22-job-failed", "/jobs/" + failed.ID, nil},
+		{"23-job-running", "/jobs/" + running, nil},
+		{"24-job-waiting", "/jobs/" + waiting.ID, nil},
+		{"25-menu", "/", func(p *page) { p.click(p.Locator("header summary")) }},
+		{"26-not-there", "/hosts/nobody", nil},
+		{"27-retired", host + "/run-backup", nil},
+	}
+}
+
+// inspect goes to a sight, takes its picture and finds fault with it.
+func (p *page) inspect(l look, v sight) {
+	p.t.Helper()
+	p.open(v.path)
+	if v.act != nil {
+		v.act(p)
+	}
+	file := filepath.Join(suite.results, "screens", v.name+"-"+l.name+".png")
+	_, err := p.Screenshot(playwright.PageScreenshotOptions{Path: playwright.String(file), FullPage: playwright.Bool(true)})
+	p.must(err)
+	if beyond := p.script(beyondTheEdge).([]any); len(beyond) > 0 {
+		p.t.Errorf("%s scrolls sideways at %d px because of %v", v.name, l.width, beyond)
+	}
+	if l.axe {
+		p.axe(v.name)
+	}
+}
+
+// beyondTheEdge lists what makes a page wider than its window.
+const beyondTheEdge = `() => {
+	const width = document.documentElement.clientWidth;
+	if (document.documentElement.scrollWidth <= width) return [];
+	return [...document.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > width)
+		.slice(-3).map(e => e.outerHTML.slice(0, 200));
+}`
+
+// axe fails the test for everything that axe-core finds on the page.
+func (p *page) axe(where string) {
+	p.t.Helper()
+	source, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(suite.results)), "bin", "axe.min.js"))
+	p.must(err)
+	p.script(string(source)) // not a script element: the page's policy refuses those
+	raw := p.script(`async () => JSON.stringify((await axe.run(document, {resultTypes: ["violations"]})).violations)`)
+	var violations []struct {
+		ID, Help string
+		Nodes    []struct {
+			HTML           string
+			FailureSummary string
+		}
+	}
+	p.must(json.Unmarshal([]byte(raw.(string)), &violations))
+	for _, v := range violations {
+		for _, n := range v.Nodes {
+			p.t.Errorf("%s: %s: %s\n%s\n%s", where, v.ID, v.Help, n.HTML, n.FailureSummary)
+		}
+	}
+}
