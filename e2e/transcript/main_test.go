@@ -16,5 +16,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "supervise" {
 		os.Exit(agent.Supervise(os.Args[2:]))
 	}
+	// The scenarios wait more than they work. The command line is read later,
+	// and wins.
+	if err := flag.Set("test.parallel", "10"); err != nil {
+		panic(err)
+	}
 	modeltest.Main(m)
 }
