@@ -50,9 +50,11 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 }
 
 // inDoubt: restic opened the repository and didn't come to a plain end, so a
-// snapshot may exist that nobody heard of.
+// snapshot may exist that nobody heard of. Not so where the agent gave up on a
+// backend that never answered, though restic says a word when it is
+// interrupted: asking would only wait as long once more.
 func inDoubt(r StepResult) bool {
-	if r.StartError != "" {
+	if r.StartError != "" || (r.Interrupt == InterruptUnreachable && !r.Output.answered) {
 		return false
 	}
 	return r.Lost || ((r.killed() || r.ExitCode == 130) && r.Output.spoke)

@@ -33,6 +33,7 @@ type Output struct {
 
 	text        strings.Builder
 	spoke       bool
+	answered    bool // spoke on stdout: never before it opened the repository
 	summary     map[string]any
 	snapshotID  string
 	initialized string
@@ -76,7 +77,7 @@ type message struct {
 // Feed takes one line of a stream.
 func (o *Output) Feed(stream string, line Line) Event {
 	if stream == Stdout {
-		o.spoke = true
+		o.spoke, o.answered = true, true
 		if o.Document {
 			if o.text.Len()+len(line.Text) < maxDocument {
 				o.text.Write(line.Text)

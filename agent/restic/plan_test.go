@@ -145,6 +145,10 @@ func TestPlans(t *testing.T) {
 		"backup, lost after its summary": {run: backup, ends: ends{lost(status, summary)}, outcome: "succeeded", snapshot: true},
 		"backup, unreachable": {run: backup, ends: ends{interrupted(InterruptUnreachable, "dial tcp: refused", exit(130))},
 			outcome: "failed", code: protocol.ErrUnreachable, says: "dial tcp: refused. Check the address"},
+		"backup, unreachable, restic says goodbye": {run: backup, ends: ends{interrupted(InterruptUnreachable, "dial tcp: refused", exit(130, "signal interrupt received, cleaning up", fatal(130, "context canceled")))},
+			commands: []string{"backup --json"}, outcome: "failed", code: protocol.ErrUnreachable},
+		"backup, unreachable after it began": {run: backup, ends: ends{interrupted(InterruptUnreachable, "dial tcp: refused", exit(130, status)), exit(0, found)},
+			commands: []string{"backup --json", "snapshots --json"}, outcome: "succeeded", snapshot: true},
 
 		"init": {run: initJob, ends: ends{exit(10, "Fatal: repository does not exist"), exit(0, `>{"message_type":"initialized","id":"feed"}`)},
 			commands: []string{"cat config", "init --json"}, outcome: "succeeded"},
