@@ -185,8 +185,9 @@ test: tools
 # With E2E_BASE_URL, E2E_USER and E2E_PASSWORD against that server; otherwise
 # against the binaries just built. Traces and logs of failures: e2e/results.
 e2e: tools build
-	@mkdir -p e2e/results
-	$(BIN)/gotestsum --format testname --junitfile e2e/results/junit.xml -- -race -count=1 -timeout 15m ./e2e/...
+	@rm -rf e2e/results && mkdir -p e2e/results
+	E2E_BIN=$(BIN) $(BIN)/gotestsum --format testname --junitfile e2e/results/junit.xml -- \
+		-race -count=1 -timeout 15m -parallel 6 ./e2e/...
 
 bench: $(RESTIC_STAMP) build
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m $(UNIT_PKGS) ./e2e/...

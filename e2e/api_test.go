@@ -15,14 +15,12 @@ import (
 
 // client speaks the JSON API as a person's program would.
 type client struct {
-	t  *testing.T
+	t  testing.TB
 	at target
 }
 
-// api is a client of the suite's server, as the administrator.
-func api(t *testing.T) *client { return &client{t, suite.target} }
-
-func (at target) api(t *testing.T) *client { return &client{t, at} }
+// api is a client of this server, as this user.
+func (at target) api(t testing.TB) *client { return &client{t, at} }
 
 // noRedirects: a redirect is an answer to look at.
 var noRedirects = &http.Client{

@@ -32,6 +32,7 @@ const patience = 30_000
 type pageOptions struct {
 	stranger bool // without a session
 	noScript bool
+	noTrace  bool // for many pages in one tab: a trace costs as much as the page
 	width    int
 	height   int
 	scheme   *playwright.ColorScheme
@@ -68,9 +69,12 @@ func (at target) page(t *testing.T, o pageOptions) *page {
 	}
 	context.SetDefaultTimeout(patience)
 	p := &page{t: t, at: at, expect: playwright.NewPlaywrightAssertions(patience)}
-	t.Cleanup(func() { p.close(context) })
-	if err := context.Tracing().Start(playwright.TracingStartOptions{Screenshots: playwright.Bool(true), Snapshots: playwright.Bool(true)}); err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() { p.close(context, !o.noTrace) })
+	if !o.noTrace {
+		// Without its film: the snapshots show as much for a third of the price.
+		if err := context.Tracing().Start(playwright.TracingStartOptions{Snapshots: playwright.Bool(true)}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if p.Page, err = context.NewPage(); err != nil {
 		t.Fatal(err)
@@ -105,7 +109,7 @@ func (at target) cookie(t *testing.T) playwright.OptionalCookie {
 }
 
 // close ends the context, and keeps what explains a failure.
-func (p *page) close(context playwright.BrowserContext) {
+func (p *page) close(context playwright.BrowserContext, traced bool) {
 	p.mu.Lock()
 	for _, e := range p.errors {
 		p.t.Error(e)
@@ -122,8 +126,10 @@ func (p *page) close(context playwright.BrowserContext) {
 			}
 		}
 	}
-	if err := context.Tracing().Stop(trace...); err != nil {
-		p.t.Log(err)
+	if traced {
+		if err := context.Tracing().Stop(trace...); err != nil {
+			p.t.Log(err)
+		}
 	}
 	if err := context.Close(); err != nil {
 		p.t.Error(err)
