@@ -8,7 +8,7 @@ import (
 )
 
 // resultDir is where a failed test leaves what tells why.
-func resultDir(t *testing.T) string {
+func resultDir(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(suite.results, strings.NewReplacer("/", "-", "#", "-").Replace(t.Name()))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -20,7 +20,7 @@ func resultDir(t *testing.T) string {
 // keepLog copies a log file when the test has failed. Cleanups run in reverse
 // order: call it after the cleanup that removes the file is set, and before the
 // one that ends what writes it.
-func keepLog(t *testing.T, name, path string) {
+func keepLog(t testing.TB, name, path string) {
 	t.Helper()
 	t.Cleanup(func() {
 		if !t.Failed() {

@@ -15,7 +15,7 @@ import (
 // host is a host of the fleet with an agent as a process of its own. Its
 // restic is a script that writes down every start and then is the pinned one.
 type host struct {
-	t    *testing.T
+	t    testing.TB
 	at   target
 	id   string
 	name string
@@ -33,14 +33,14 @@ func unique(prefix string) string {
 }
 
 // newHost adds a host to the suite's server and runs its agent.
-func newHost(t *testing.T, resticArgs ...string) *host {
+func newHost(t testing.TB, resticArgs ...string) *host {
 	t.Helper()
 	return suite.target.newHost(t, resticArgs...)
 }
 
 // newHost adds a host, enrols it and runs its agent, which is linked when this
 // returns. resticArgs stand before restic's own arguments at every start.
-func (at target) newHost(t *testing.T, resticArgs ...string) *host {
+func (at target) newHost(t testing.TB, resticArgs ...string) *host {
 	t.Helper()
 	h := at.bareHost(t, unique("host"), resticArgs...)
 	c := h.api()
@@ -56,7 +56,7 @@ func (at target) newHost(t *testing.T, resticArgs ...string) *host {
 }
 
 // bareHost is a machine that the server doesn't know yet.
-func (at target) bareHost(t *testing.T, name string, resticArgs ...string) *host {
+func (at target) bareHost(t testing.TB, name string, resticArgs ...string) *host {
 	t.Helper()
 	h := &host{t: t, at: at, name: name, dir: tempDir(t)}
 	h.restic, h.starts = filepath.Join(h.dir, "restic.sh"), filepath.Join(h.dir, "restic-starts")
@@ -71,7 +71,7 @@ func (at target) bareHost(t *testing.T, name string, resticArgs ...string) *host
 
 // tempDir is the test's own folder, outside of its name's length: Unix sockets
 // and a person's eyes like it short.
-func tempDir(t *testing.T) string {
+func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(suite.dir, "t-") //nolint:usetesting // t.TempDir is as long as the test's name
 	if err != nil {

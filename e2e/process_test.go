@@ -151,13 +151,13 @@ func running(text string) []proc {
 
 // eventually waits until ok, which must be cheap and safe to repeat, for as
 // long as anything on a busy machine may take.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	within(t, time.Minute, what, ok)
 }
 
 // within is eventually with a deadline that is part of what is tested.
-func within(t *testing.T, patience time.Duration, what string, ok func() bool) {
+func within(t testing.TB, patience time.Duration, what string, ok func() bool) {
 	t.Helper()
 	if !waitFor(patience, ok) {
 		t.Fatalf("not within %s: %s", patience, what)

@@ -16,14 +16,14 @@ import (
 
 // repo is a repository, and restic beside the product to look into it.
 type repo struct {
-	t        *testing.T
+	t        testing.TB
 	url      string
 	password string
 	env      map[string]string
 }
 
 // localRepo is a path on this machine.
-func localRepo(t *testing.T) *repo {
+func localRepo(t testing.TB) *repo {
 	t.Helper()
 	return &repo{t: t, url: filepath.Join(tempDir(t), "repo"), password: rand.Text(), env: map[string]string{}}
 }
@@ -108,7 +108,7 @@ func (r *repo) locks() []string {
 }
 
 // writeFiles writes files below dir and returns dir.
-func writeFiles(t *testing.T, dir string, files map[string]string) string {
+func writeFiles(t testing.TB, dir string, files map[string]string) string {
 	t.Helper()
 	for name, text := range files {
 		path := filepath.Join(dir, name)
@@ -136,7 +136,7 @@ type restServer struct {
 	process *process
 }
 
-func newRestServer(t *testing.T) *restServer {
+func newRestServer(t testing.TB) *restServer {
 	t.Helper()
 	program, err := tool(filepath.Dir(filepath.Dir(suite.results)), "rest-server")
 	if err != nil {
@@ -161,11 +161,11 @@ func newRestServer(t *testing.T) *restServer {
 }
 
 // repo is a new repository on the server.
-func (s *restServer) repo(t *testing.T) *repo {
+func (s *restServer) repo(t testing.TB) *repo {
 	return s.repoAt(t, s.address)
 }
 
 // repoAt is one that is reached by another address, a proxy's for instance.
-func (s *restServer) repoAt(t *testing.T, address string) *repo {
+func (s *restServer) repoAt(t testing.TB, address string) *repo {
 	return &repo{t: t, url: "rest:http://" + address + "/" + unique("repo") + "/", password: rand.Text(), env: map[string]string{}}
 }
