@@ -7,6 +7,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -35,8 +36,10 @@ type Options struct {
 	// Runner holds the runner's settings. StateDir, Key, Logger and Changed
 	// are filled in.
 	Runner RunnerConfig
-	// Dial is transport.DialWebSocket if nil.
-	Dial Dial
+	// Link is one of the Link constants; LinkAuto if empty.
+	Link string
+	// DialWebSocket and DialPolling are the transport's if nil.
+	DialWebSocket, DialPolling Dial
 
 	Backoff      transport.Backoff // between attempts to link
 	WelcomeAfter time.Duration     // the longest wait for the answer to hello; 15 s
@@ -46,6 +49,11 @@ type Options struct {
 	GoneEvery time.Duration
 	// WatchEvery is how often a waiting agent looks for a new enrolment; 2 s.
 	WatchEvery time.Duration
+
+	// While auto polls, a WebSocket is tried after ProbeAfter, then at growing
+	// intervals up to ProbeAtMost; it must stay open for ProbeStays before it
+	// counts. 30 s, 50 s (so that an agent is back within a minute) and 1 s.
+	ProbeAfter, ProbeAtMost, ProbeStays time.Duration
 
 	outbox outboxLimits
 }
@@ -61,11 +69,20 @@ func (o Options) withDefaults() Options {
 	def(&o.PingInterval, 15*time.Second)
 	def(&o.GoneEvery, time.Hour)
 	def(&o.WatchEvery, 2*time.Second)
+	def(&o.ProbeAfter, 30*time.Second)
+	def(&o.ProbeAtMost, 50*time.Second)
+	def(&o.ProbeStays, time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Dial == nil {
-		o.Dial = transport.DialWebSocket
+	if o.Link == "" {
+		o.Link = LinkAuto
+	}
+	if o.DialWebSocket == nil {
+		o.DialWebSocket = transport.DialWebSocket
+	}
+	if o.DialPolling == nil {
+		o.DialPolling = transport.DialPolling
 	}
 	if o.Version == "" {
 		o.Version = "dev"
@@ -83,6 +100,7 @@ type Agent struct {
 	runner    *Runner
 	scheduler *scheduler.Scheduler
 	outbox    *outbox
+	way       way
 	enrolled  fs.FileInfo // the configuration file as last read
 
 	ignored atomic.Int64 // messages of unknown types or that can't be read
@@ -93,6 +111,11 @@ func New(o Options) (*Agent, error) {
 	o = o.withDefaults()
 	if o.StateDir == "" {
 		return nil, errors.New("the state directory is missing: name it with --state-dir")
+	}
+	switch o.Link {
+	case LinkAuto, LinkWebSocket, LinkPolling:
+	default:
+		return nil, fmt.Errorf("%q is no way to link: it is auto, websocket or polling", o.Link)
 	}
 	dir, err := filepath.Abs(o.StateDir)
 	if err != nil {
@@ -145,7 +168,7 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) keepLinked(ctx context.Context) {
 	backoff := a.opts.Backoff
 	for {
-		lived, err := a.session(ctx)
+		lived, err := a.linked(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -159,6 +182,9 @@ func (a *Agent) keepLinked(ctx context.Context) {
 			log = a.log.ErrorContext
 			switch refused.Status {
 			case http.StatusGone:
+				if refused.Foreign {
+					break
+				}
 				wait += a.opts.GoneEvery
 			case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 				wait += min(refused.RetryAfter, a.opts.GoneEvery)
@@ -218,27 +244,15 @@ func (a *Agent) resticVersion(ctx context.Context) string {
 	return version
 }
 
-// dial opens a link with the enrolment of this moment.
-func (a *Agent) dial(ctx context.Context) (transport.Link, Config, error) {
-	c, err := a.loadConfig()
-	if err != nil {
-		return nil, c, err
-	}
-	link, err := a.opts.Dial(ctx, transport.Config{
-		Server: c.Server, Token: string(c.AgentToken), CAFile: c.CAFile,
-		UserAgent: userAgent(a.opts.Version), PingInterval: a.opts.PingInterval,
-	})
-	return link, c, err
-}
-
-// hello says who this agent is and what it knows.
-func (a *Agent) hello(ctx context.Context) protocol.Hello {
+// hello says who this agent is and what it knows, and why it polls where it
+// would rather not.
+func (a *Agent) hello(ctx context.Context, reason string) protocol.Hello {
 	version, digest := a.scheduler.Applied()
 	return protocol.Hello{
 		Protocol: protocol.Version, JournalID: a.runner.JournalID(),
 		AgentVersion: a.opts.Version, ResticVersion: a.resticVersion(ctx),
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Timezone: a.zone,
 		AppliedScheduleVersion: version, ScheduleDigest: digest,
-		Jobs: a.runner.Hello(), SentAt: time.Now().UTC(),
+		Jobs: a.runner.Hello(), SentAt: time.Now().UTC(), LinkReason: reason,
 	}
 }

@@ -43,8 +43,15 @@ type server struct {
 	conn     *websocket.Conn
 	deaf     bool // reads no more and answers no ping
 	hellos   []protocol.Hello
-	messages []got
-	first    []protocol.Envelope // sent behind every welcome
+	kinds    []string // the links they came by
+	// wsFault may answer an upgrade, afterUpgrade spoil it: "close" at once,
+	// "swallow" the answer to hello.
+	wsFault      func(http.ResponseWriter, *http.Request) bool
+	afterUpgrade string
+	poll         polled
+	pollRefusal  int
+	messages     []got
+	first        []protocol.Envelope // sent behind every welcome
 	// verdict: "" acknowledges, "drop" says nothing, else the reason of a
 	// rejection.
 	verdict func(n got) string
@@ -55,10 +62,11 @@ type server struct {
 
 func newServer(t testing.TB) *server {
 	t.Helper()
-	s := &server{t: t, moved: make(chan struct{}), ping: 200 * time.Millisecond, verdict: func(got) string { return "" }}
+	s := &server{t: t, moved: make(chan struct{}), ping: 200 * time.Millisecond, poll: polled{boot: "boot"}, verdict: func(got) string { return "" }}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /agent/v1/ws", s.upgrade)
 	mux.HandleFunc("POST /agent/v1/enroll", s.enroll)
+	s.pollable(mux)
 	s.http = httptest.NewServer(mux)
 	t.Cleanup(func() {
 		s.cut()
@@ -142,9 +150,12 @@ func (s *server) upgrade(w http.ResponseWriter, r *http.Request) {
 	s.serving.Add(1)
 	defer s.serving.Done()
 	s.mu.Lock()
-	refusal, detail := s.refusal, s.detail
+	refusal, detail, fault, spoil := s.refusal, s.detail, s.wsFault, s.afterUpgrade
 	s.mu.Unlock()
 	s.with(func() { s.asked++ })
+	if fault != nil && fault(w, r) {
+		return
+	}
 	if refusal != 0 {
 		problem(w, refusal, detail)
 		return
@@ -159,6 +170,9 @@ func (s *server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	conn.SetReadLimit(protocol.MaxFrame)
+	if spoil == "close" {
+		return
+	}
 	_, frame, err := conn.ReadMessage()
 	if err != nil {
 		return
@@ -173,14 +187,21 @@ func (s *server) upgrade(w http.ResponseWriter, r *http.Request) {
 		s.t.Error(err)
 		return
 	}
+	if spoil == "swallow" {
+		s.with(func() {
+			s.links++
+			s.poll.session = s.links
+			s.hellos, s.kinds = append(s.hellos, hello), append(s.kinds, "swallowed")
+		})
+		return
+	}
 	var link int
 	var first []protocol.Envelope
 	s.with(func() {
 		s.links++
 		link = s.links
-		first = append(first, protocol.Seal("w", protocol.TypeWelcome, protocol.Welcome{
-			Protocol: protocol.Version, Session: fmt.Sprint("s", link), ServerTime: time.Now(), PingIntervalMS: s.ping.Milliseconds(),
-		}))
+		s.poll.session = link
+		first = append(first, s.welcome(link))
 		first = append(first, s.first...)
 	})
 	for _, e := range first {
@@ -189,12 +210,19 @@ func (s *server) upgrade(w http.ResponseWriter, r *http.Request) {
 	s.with(func() {
 		s.conn, s.deaf = conn, false
 		s.hellos = append(s.hellos, hello)
+		s.kinds = append(s.kinds, protocol.LinkWebSocket)
 	})
 	s.read(conn, link)
 	s.with(func() {
 		if s.conn == conn {
 			s.conn = nil
 		}
+	})
+}
+
+func (s *server) welcome(link int) protocol.Envelope {
+	return protocol.Seal("w", protocol.TypeWelcome, protocol.Welcome{
+		Protocol: protocol.Version, Session: fmt.Sprint("s", link), ServerTime: time.Now(), PingIntervalMS: s.ping.Milliseconds(),
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -14,24 +15,52 @@ import (
 // superseded is the code of a server that has a newer link of this agent.
 const superseded = "superseded"
 
-// session opens one link, serves it and returns why it ended; never nil. lived
+// linked keeps a session with the server, by one link after the other where a
+// better one is found, and returns why the last has ended; never nil. lived
 // says that it was one worth the name.
-func (a *Agent) session(ctx context.Context) (lived bool, err error) {
-	link, cfg, err := a.dial(ctx)
-	if err != nil {
-		return false, err
+func (a *Agent) linked(ctx context.Context) (lived bool, err error) {
+	s, err := a.open(ctx)
+	for err == nil {
+		began := time.Now()
+		var next *session
+		next, err = a.serve(ctx, s)
+		age := time.Since(began)
+		lived = lived || age >= a.opts.LivedAfter
+		if s.kind == LinkWebSocket && ctx.Err() == nil {
+			a.way.ended(age, a.opts.LivedAfter, err)
+		}
+		switch {
+		case next != nil:
+			s, err = next, nil
+		case errors.Is(err, errProbed):
+			s, err = a.fall(ctx, s.reason, err)
+		case s.kind == LinkWebSocket && lived && a.auto() && a.way.young >= maxYoung && ctx.Err() == nil:
+			// The socket that the polling was left for died as young as those
+			// before: no time without a link for that.
+			a.log.InfoContext(ctx, "back to polling", "err", err)
+			s, err = a.fall(ctx, a.way.death, err)
+		}
 	}
-	defer link.Close()
-	welcome, err := a.greet(ctx, link)
-	if err != nil {
-		return false, err
-	}
-	began := time.Now()
-	log := a.log.With("host.id", cfg.HostID, "session", welcome.Session)
-	log.InfoContext(ctx, "linked to the server", "server", cfg.Server)
+	return lived, err
+}
 
-	a.scheduler.SetJitter(max(0, time.Duration(welcome.ScheduleJitterMS)*time.Millisecond))
-	a.scheduler.SetSender(sender{link})
+// errProbed is a polling link that ended for the hello of a probe, which then
+// came to nothing.
+var errProbed = errors.New("the server turned to a WebSocket that did not hold")
+
+func (a *Agent) auto() bool { return a.opts.Link == LinkAuto }
+
+// serve works with a session until its link ends or a better one is found,
+// which is then the first result.
+func (a *Agent) serve(ctx context.Context, s *session) (*session, error) {
+	defer s.link.Close()
+	log := a.log.With("host.id", s.cfg.HostID, "session", s.welcome.Session)
+	log.InfoContext(ctx, "linked to the server", "server", s.cfg.Server, "link", s.kind)
+	if s.reason != "" {
+		log.WarnContext(ctx, "the agent polls", "reason", s.reason)
+	}
+	a.begin(s)
+	a.scheduler.SetSender(sender{s.link})
 	defer a.scheduler.SetSender(nil)
 
 	serving, stop := context.WithCancel(ctx)
@@ -39,40 +68,65 @@ func (a *Agent) session(ctx context.Context) (lived bool, err error) {
 	defer workers.Wait()
 	defer stop()
 	// What these return is the link's end, which the reading below hears too.
-	workers.Go(func() { _ = a.outbox.send(serving, link) })
-	workers.Go(func() { a.beat(serving, link, heartbeatEvery(a.opts, welcome)) })
+	workers.Go(func() { _ = a.outbox.send(serving, s.link) })
+	workers.Go(func() { a.beat(serving, s.link, heartbeatEvery(a.opts, s.welcome)) })
+	if s.kind != LinkPolling || !a.auto() {
+		return nil, a.listen(serving, s, &workers)
+	}
 
-	err = a.listen(serving, link)
-	return time.Since(began) >= a.opts.LivedAfter, err
+	search := a.search(ctx, stop)
+	err := a.listen(serving, s, &workers)
+	found, said := search.finish()
+	a.way.probe = search.wait
+	switch {
+	case found != nil && ctx.Err() == nil:
+		log.InfoContext(ctx, "a WebSocket works again")
+		return found, err
+	case found != nil:
+		found.link.Close()
+	case said && superseding(err):
+		return nil, errProbed
+	}
+	return nil, err
+}
+
+// superseding tells whether a link ended because the server has a newer one.
+func superseding(err error) bool {
+	var refused *transport.RefusedError
+	return errors.As(err, &refused) && refused.Status == http.StatusConflict
+}
+
+// begin takes over what a welcome says, and what its hello has told.
+func (a *Agent) begin(s *session) {
+	a.scheduler.SetJitter(max(0, time.Duration(s.welcome.ScheduleJitterMS)*time.Millisecond))
+	a.outbox.begin(s.hello.Jobs)
 }
 
 // greet says hello and waits for the welcome.
-func (a *Agent) greet(ctx context.Context, link transport.Link) (protocol.Welcome, error) {
-	ctx, stop := context.WithTimeoutCause(ctx, a.opts.WelcomeAfter, errors.New("the server did not answer hello in time"))
+func (a *Agent) greet(ctx context.Context, s *session) error {
+	ctx, stop := context.WithTimeoutCause(ctx, a.opts.WelcomeAfter, errSilent)
 	defer stop()
-	hello := a.hello(ctx)
-	if err := link.Send(ctx, protocol.Seal("hello", protocol.TypeHello, hello)); err != nil {
-		return protocol.Welcome{}, inTime(ctx, err)
+	s.hello = a.hello(ctx, s.reason)
+	if err := s.link.Send(ctx, protocol.Seal("hello", protocol.TypeHello, s.hello)); err != nil {
+		return inTime(ctx, err)
 	}
 	for {
-		e, err := link.Receive(ctx)
+		e, err := s.link.Receive(ctx)
 		var malformed *transport.MalformedError
 		switch {
 		case errors.As(err, &malformed):
 			a.ignore(ctx, "", err)
 		case err != nil:
-			return protocol.Welcome{}, inTime(ctx, err)
+			return inTime(ctx, err)
 		case e.Type == protocol.TypeWelcome:
-			welcome, err := protocol.Decode[protocol.Welcome](e)
-			if err != nil {
-				return welcome, err
+			if s.welcome, err = protocol.Decode[protocol.Welcome](e); err != nil {
+				return err
 			}
-			link.Welcomed(welcome)
-			a.outbox.begin(hello.Jobs)
-			return welcome, nil
+			s.link.Welcomed(s.welcome)
+			return nil
 		case e.Type == protocol.TypeError:
 			if said, err := protocol.Decode[protocol.Error](e); err == nil {
-				return protocol.Welcome{}, fmt.Errorf("the server refused: %s (%s)", said.Reason, said.Code)
+				return fmt.Errorf("%w: %s (%s)", errSaid, said.Reason, said.Code)
 			}
 		default:
 			// Nothing can be done with it before the welcome; it comes again.
@@ -89,24 +143,46 @@ func inTime(ctx context.Context, err error) error {
 	return err
 }
 
+// clone is the remedy for a link that was superseded and didn't expect it.
+const clone = "if that goes on, another machine works with a copy of this one's state directory: enrol that one as a host of its own"
+
 // listen takes the server's messages until the link ends.
-func (a *Agent) listen(ctx context.Context, link transport.Link) error {
+func (a *Agent) listen(ctx context.Context, s *session, workers *sync.WaitGroup) error {
 	var reason error
+	greeting := false // a new hello is under way
 	for {
-		e, err := link.Receive(ctx)
+		e, err := s.link.Receive(ctx)
 		var malformed *transport.MalformedError
 		switch {
 		case errors.As(err, &malformed):
 			a.ignore(ctx, "", err)
+		case errors.Is(err, transport.ErrHelloAgain):
+			greeting = true
+			s.hello = a.hello(ctx, s.reason)
+			hello := protocol.Seal("hello", protocol.TypeHello, s.hello)
+			// Beside the reading: what Send waits for may be that.
+			workers.Go(func() { _ = s.link.Send(ctx, hello) }) // an error is the link's end
+		case superseding(err):
+			return fmt.Errorf("%w; %s", err, clone)
 		case err != nil && reason != nil && ctx.Err() == nil:
 			return reason // which the close frame only repeats
 		case err != nil:
 			return err
+		case e.Type == protocol.TypeWelcome && greeting:
+			greeting = false
+			if s.welcome, err = protocol.Decode[protocol.Welcome](e); err != nil {
+				a.ignore(ctx, e.Type, err)
+				continue
+			}
+			s.link.Welcomed(s.welcome)
+			a.begin(s)
+			a.outbox.wake()
+			a.log.InfoContext(ctx, "the server has a new hello", "session", s.welcome.Session)
 		case e.Type == protocol.TypeError:
 			if said, err := protocol.Decode[protocol.Error](e); err == nil {
 				reason = fmt.Errorf("the server closed the link: %s (%s)", said.Reason, said.Code)
 				if said.Code == superseded {
-					reason = fmt.Errorf("%w; if that goes on, another machine works with a copy of this one's state directory: enrol that one as a host of its own", reason)
+					reason = fmt.Errorf("%w; %s", reason, clone)
 				}
 				a.log.WarnContext(ctx, "the server complains", "code", said.Code, "reason", said.Reason)
 			}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"resticfleet/agent/protocol"
 	"resticfleet/models"
 	"resticfleet/models/cronspec"
 	"resticfleet/views"
@@ -82,6 +83,12 @@ func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models
 	}
 	if h.Link != nil {
 		v.Link = *h.Link
+		if v.Online {
+			v.LinkSince = timeOf(h.LinkSince)
+		}
+		if v.Link == protocol.LinkPolling && h.LinkReason != "" {
+			v.LinkReason = sentence(h.LinkReason)
+		}
 	}
 	if h.LastSeenAt != nil && h.AppliedScheduleVersion != h.ScheduleVersion {
 		v.ScheduleLag = &views.ScheduleLag{Current: h.ScheduleVersion, Applied: h.AppliedScheduleVersion}

@@ -113,6 +113,8 @@ func (h *Handlers) routes() []route {
 		{"POST", "/agent/v1/enroll", agent, h.Agents.Enroll},
 		{"GET", "/agent/v1/ws", agent, h.Agents.WebSocket},
 		{"GET", "/agent/v1/schedule", agent, h.Agents.Schedule},
+		{"GET", "/agent/v1/commands", agent, h.Agents.Commands},
+		{"POST", "/agent/v1/messages", agent, h.Agents.Messages},
 	}
 }
 
@@ -138,6 +140,10 @@ func New(c Config) *echo.Echo {
 	e.Use(middleware.GzipWithConfig(middleware.GzipConfig{Skipper: streams, MinLength: 1024}))
 
 	for _, r := range h.routes() {
+		if r.who == agent {
+			e.Add(r.method, r.path, r.handle, h.Agents.Boot)
+			continue
+		}
 		e.Add(r.method, r.path, r.handle)
 	}
 	api.Register(e, api.Config{DB: c.DB, Jobs: c.Jobs, BaseURL: h.baseURL, Log: c.Log})

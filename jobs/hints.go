@@ -21,8 +21,11 @@ func HostTopic(id models.HostID) Topic { return Topic("host:" + id.String()) }
 // JobTopic is what the page of a job shows.
 func JobTopic(id models.JobID) Topic { return Topic("job:" + id.String()) }
 
+// DispatchPrefix begins the topics of what hosts' links may have to send.
+const DispatchPrefix = "dispatch:"
+
 // DispatchTopic is what a host's link may have to send.
-func DispatchTopic(id models.HostID) Topic { return Topic("dispatch:" + id.String()) }
+func DispatchTopic(id models.HostID) Topic { return Topic(DispatchPrefix + id.String()) }
 
 // Hints tells everybody who listens, after the commit and without waiting.
 type Hints interface {

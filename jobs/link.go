@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,15 +13,19 @@ import (
 	"resticfleet/models"
 )
 
-// Link is one session of one agent, whatever carries it. It is used by one
-// goroutine at a time.
+// Link is one session of one agent, whatever carries it. Safe for concurrent
+// use.
 type Link struct {
 	HostID     models.HostID
 	Generation int64
 	Session    string
+	// Repeats says that nothing tells whether what was sent arrived: commands
+	// are repeated until they are accepted.
+	Repeats bool
 
+	mu           sync.Mutex
 	sentSchedule int64 // the newest version sent over this link, -1 for none
-	cancelled    map[models.JobID]bool
+	cancelled    map[models.JobID]time.Time
 }
 
 // Hello opens a link: it becomes the host's only one, what the agent says of
@@ -28,12 +33,15 @@ type Link struct {
 // in order.
 func (s *Service) Hello(ctx context.Context, host *models.Host, transport string, hello protocol.Hello) (*Link, []protocol.Envelope, error) {
 	received := time.Now()
-	link := &Link{HostID: host.ID, Session: uuid.NewString(), sentSchedule: -1, cancelled: map[models.JobID]bool{}}
+	link := &Link{
+		HostID: host.ID, Session: uuid.NewString(), Repeats: transport == protocol.LinkPolling,
+		sentSchedule: -1, cancelled: map[models.JobID]time.Time{},
+	}
 	var changed []*models.Job
 	var cancels []models.JobID
 	err := models.Tx(ctx, s.DB, func(tx models.IDB) error {
 		var err error
-		if link.Generation, err = models.OpenLink(ctx, tx, host.ID, host.AgentTokenHash, transport); err != nil {
+		if link.Generation, err = models.OpenLink(ctx, tx, host.ID, host.AgentTokenHash, transport, link.Session); err != nil {
 			return err
 		}
 		now, err := models.SaveHello(ctx, tx, host.ID, link.Generation, hello, received)
@@ -47,6 +55,9 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 		return nil, nil, err
 	}
 	if _, err := models.AutoInit(ctx, s.DB, host.ID); err != nil {
+		return nil, nil, err
+	}
+	if err := s.CatchUp(ctx, host.ID); err != nil {
 		return nil, nil, err
 	}
 	for _, j := range changed {
@@ -64,13 +75,16 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 		return nil, nil, err
 	}
 	first = append(first, rest...)
-	for _, id := range cancels {
-		if !link.cancelled[id] {
-			link.cancelled[id] = true
-			first = append(first, cancelMessage(id))
-		}
+	return link, append(first, s.cancelMessages(link, cancels)...), nil
+}
+
+// Resume goes on with a host's polling link, perhaps one that was opened on
+// another server: it is told again what it has not applied.
+func (s *Service) Resume(host *models.Host) *Link {
+	return &Link{
+		HostID: host.ID, Generation: host.LinkGeneration, Session: host.LinkSession, Repeats: true,
+		sentSchedule: host.AppliedScheduleVersion, cancelled: map[models.JobID]time.Time{},
 	}
-	return link, first, nil
 }
 
 // Outgoing is everything that should go down this link now: the schedule set
@@ -82,15 +96,18 @@ func (s *Service) Outgoing(ctx context.Context, link *Link) ([]protocol.Envelope
 	if err != nil {
 		return nil, err
 	}
-	if set.Version > link.sentSchedule {
-		link.sentSchedule = set.Version
+	if link.newSchedule(set.Version) {
 		out = append(out, protocol.Seal(fmt.Sprintf("schedule-%d", set.Version), protocol.TypeScheduleSet, set))
 	}
 	cancels, err := models.CancelsFor(ctx, s.DB, link.HostID)
 	if err != nil {
 		return nil, err
 	}
-	again, err := models.Reoffer(ctx, s.DB, link.HostID, link.Generation, s.OfferAgain)
+	after := s.OfferAgain
+	if link.Repeats {
+		after = 0
+	}
+	again, err := models.Reoffer(ctx, s.DB, link.HostID, link.Generation, after)
 	if err != nil {
 		return nil, err
 	}
@@ -109,17 +126,42 @@ func (s *Service) Outgoing(ctx context.Context, link *Link) ([]protocol.Envelope
 		out = s.appendCommand(ctx, out, j)
 	}
 	// After the commands: the agent must know a job before it can end it.
-	for _, id := range cancels {
-		if !link.cancelled[id] {
-			link.cancelled[id] = true
-			out = append(out, cancelMessage(id))
-		}
-	}
-	return out, nil
+	return append(out, s.cancelMessages(link, cancels)...), nil
 }
 
-func cancelMessage(id models.JobID) protocol.Envelope {
-	return protocol.Seal("cancel-"+id.String(), protocol.TypeCancel, protocol.Cancel{JobID: id.String()})
+// cancelMessages are the cancels that this link has not been told, or perhaps
+// has not heard.
+func (s *Service) cancelMessages(link *Link, ids []models.JobID) []protocol.Envelope {
+	link.mu.Lock()
+	defer link.mu.Unlock()
+	var out []protocol.Envelope
+	for _, id := range ids {
+		if told, ok := link.cancelled[id]; ok && (!link.Repeats || time.Since(told) < s.OfferAgain) {
+			continue
+		}
+		link.cancelled[id] = time.Now()
+		out = append(out, protocol.Seal("cancel-"+id.String(), protocol.TypeCancel, protocol.Cancel{JobID: id.String()}))
+	}
+	return out
+}
+
+// Applied says which version the agent runs: a newer one is sent again.
+func (l *Link) Applied(version int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sentSchedule = version
+}
+
+// newSchedule reports whether this version has to be sent, and takes it as
+// sent.
+func (l *Link) newSchedule(version int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if version == l.sentSchedule || (version < l.sentSchedule && !l.Repeats) {
+		return false
+	}
+	l.sentSchedule = version
+	return true
 }
 
 // appendCommand puts a claimed job into words. One that can't be is failed

@@ -22,6 +22,9 @@ type Config struct {
 	// ScheduleJitter is the window in which agents spread their fires; 0 by
 	// default.
 	ScheduleJitter time.Duration
+	// ExpireAfter and LostAfter are how long a host may be silent; 24 h and
+	// 15 min by default. See models.Silence.
+	ExpireAfter, LostAfter time.Duration
 }
 
 // Service does the steps of jobs. Its methods return after the commit; hints
@@ -35,6 +38,12 @@ func New(c Config) *Service {
 	}
 	if c.OfferAgain == 0 {
 		c.OfferAgain = 10 * time.Second
+	}
+	if c.ExpireAfter == 0 {
+		c.ExpireAfter = 24 * time.Hour
+	}
+	if c.LostAfter == 0 {
+		c.LostAfter = 15 * time.Minute
 	}
 	return &Service{c}
 }

@@ -92,12 +92,12 @@ func TestAnAgentsCredentialDiesWithReEnrolmentAndWithItsHost(t *testing.T) {
 	if old.Online(at(2, 0)) || old.LastSeenAt != nil {
 		t.Error("enrolment counts as contact")
 	}
-	generation := must[int64](t)(models.OpenLink(b.ctx, b.db, h.ID, old.AgentTokenHash, protocol.LinkWebSocket))
+	generation := must[int64](t)(models.OpenLink(b.ctx, b.db, h.ID, old.AgentTokenHash, protocol.LinkWebSocket, "session"))
 	third := enroll()
 	if _, err := models.Claim(b.ctx, b.db, h.ID, generation); !errors.Is(err, models.ErrSuperseded) {
 		t.Errorf("the replaced agent's link still claims: %v", err)
 	}
-	if _, err := models.OpenLink(b.ctx, b.db, h.ID, old.AgentTokenHash, protocol.LinkWebSocket); !errors.Is(err, models.ErrSuperseded) {
+	if _, err := models.OpenLink(b.ctx, b.db, h.ID, old.AgentTokenHash, protocol.LinkWebSocket, "session"); !errors.Is(err, models.ErrSuperseded) {
 		t.Errorf("the replaced agent opens a link: %v", err)
 	}
 	must[[]models.JobID](t)(models.DeleteHost(b.ctx, b.db, h.ID))

@@ -42,10 +42,14 @@ type Host struct {
 
 	Link           *string
 	LinkGeneration int64
-	LinkSince      *time.Time
-	LinkClosedAt   *time.Time
-	LastSeenAt     *time.Time
-	ClockSkewMS    int64 `bun:"clock_skew_ms"`
+	// LinkSession is the link's own name, and LinkReason why it is not a
+	// WebSocket although it might be.
+	LinkSession  string
+	LinkReason   string
+	LinkSince    *time.Time
+	LinkClosedAt *time.Time
+	LastSeenAt   *time.Time
+	ClockSkewMS  int64 `bun:"clock_skew_ms"`
 
 	ScheduleVersion        int64
 	AppliedScheduleVersion int64
@@ -58,7 +62,8 @@ type Host struct {
 // Online means last contact by any transport within OnlineFor and not since
 // closed; enrolment isn't contact.
 func (h *Host) Online(at time.Time) bool {
-	return h.LastSeenAt != nil && h.LinkClosedAt == nil && at.Sub(*h.LastSeenAt) < OnlineFor
+	return h.LastSeenAt != nil && at.Sub(*h.LastSeenAt) < OnlineFor &&
+		(h.LinkClosedAt == nil || h.LastSeenAt.After(*h.LinkClosedAt))
 }
 
 // Location is the host's zone, UTC where it is not known.

@@ -15,10 +15,12 @@ var ErrSuperseded = errors.New("a newer link of this agent has taken over")
 
 // OpenLink makes a link the host's only one: the generation it returns is what
 // messages and claims are checked against from now on.
-func OpenLink(ctx context.Context, db IDB, host HostID, tokenHash []byte, transport string) (generation int64, err error) {
-	err = db.QueryRowContext(ctx, `update hosts set link_generation = link_generation + 1, link = ?, last_seen_at = now(),
-		link_since = now(), link_closed_at = null
-		where id = ? and agent_token_hash = ? and archived_at is null returning link_generation`, transport, host, tokenHash).Scan(&generation)
+func OpenLink(ctx context.Context, db IDB, host HostID, tokenHash []byte, transport, session string) (generation int64, err error) {
+	err = db.QueryRowContext(ctx, `update hosts set link_generation = link_generation + 1, link = ?, link_session = ?,
+			last_seen_at = now(), heard = `+heardNow+`, link_closed_at = null,
+			link_since = case when link = ? and link_closed_at is null and last_seen_at > now() - ?::interval then link_since else now() end
+		where id = ? and agent_token_hash = ? and archived_at is null returning link_generation`,
+		transport, session, transport, interval(OnlineFor), host, tokenHash).Scan(&generation)
 	if isNoRows(err) {
 		return 0, ErrSuperseded
 	}
@@ -39,7 +41,7 @@ func CloseLink(ctx context.Context, db IDB, host HostID, generation int64) error
 
 // TouchLink keeps a link fresh. ErrSuperseded when a newer one has taken over.
 func TouchLink(ctx context.Context, db IDB, host HostID, generation int64) error {
-	res, err := db.ExecContext(ctx, "update hosts set last_seen_at = now() where id = ? and link_generation = ?", host, generation)
+	res, err := db.ExecContext(ctx, "update hosts set last_seen_at = now(), heard = "+heardNow+" where id = ? and link_generation = ?", host, generation)
 	if err != nil {
 		return fmt.Errorf("touch link: %w", err)
 	}
@@ -73,12 +75,13 @@ func SaveHello(ctx context.Context, tx IDB, host HostID, generation int64, hello
 	h := &Host{}
 	err := tx.NewRaw(`update hosts set journal_id = ?, agent_version = ?, restic_version = ?,
 		os = coalesce(nullif(?, ''), os), arch = coalesce(nullif(?, ''), arch),
+		timezone_since = case when timezone = ? then timezone_since else now() end,
 		timezone = ?, timezone_known = ?, applied_schedule_version = ?, applied_schedule_digest = ?,
-		clock_skew_ms = ?, last_seen_at = now(), link_closed_at = null
+		clock_skew_ms = ?, link_reason = ?, last_seen_at = now(), heard = `+heardNow+`, link_closed_at = null
 		where id = ? and link_generation = ? returning *`,
 		clip(hello.JournalID), clip(hello.AgentVersion), clip(hello.ResticVersion), clip(hello.OS), clip(hello.Arch),
-		zoneOr(hello.Timezone), zoneKnown(hello.Timezone), hello.AppliedScheduleVersion, clip(hello.ScheduleDigest),
-		skew, host, generation).Scan(ctx, h)
+		zoneOr(hello.Timezone), zoneOr(hello.Timezone), zoneKnown(hello.Timezone), hello.AppliedScheduleVersion, clip(hello.ScheduleDigest),
+		skew, clip(hello.LinkReason), host, generation).Scan(ctx, h)
 	if isNoRows(err) {
 		return nil, ErrSuperseded
 	}

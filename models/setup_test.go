@@ -79,7 +79,7 @@ func (b *bundle) link(h *models.Host) int64 {
 	b.t.Helper()
 	_, hash := models.NewToken("rfa_")
 	b.exec("update hosts set agent_token_hash = ? where id = ?", hash, h.ID)
-	return must[int64](b.t)(models.OpenLink(b.ctx, b.db, h.ID, hash, protocol.LinkWebSocket))
+	return must[int64](b.t)(models.OpenLink(b.ctx, b.db, h.ID, hash, protocol.LinkWebSocket, "session"))
 }
 
 func (b *bundle) claim(h *models.Host, generation int64) *models.Job {

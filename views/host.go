@@ -12,11 +12,14 @@ import (
 // stream's event "host". Every act's form takes an answer without content and
 // with HX-Trigger: host as "done, look again".
 type Host struct {
-	Clock         ui.Clock
-	ID, Name      string
-	Online        bool
-	LastSeen      time.Time
-	Link          string // websocket, polling or "" when there is none
+	Clock     ui.Clock
+	ID, Name  string
+	Online    bool
+	LastSeen  time.Time
+	Link      string // websocket, polling or "" when there is none
+	LinkSince time.Time
+	// LinkReason says why it polls, as a sentence; "" with a WebSocket.
+	LinkReason    string
 	OS            string
 	ResticVersion string
 	AgentVersion  string
@@ -95,7 +98,9 @@ func (h Host) facts() []string {
 			facts = append(facts, s)
 		}
 	}
-	add(h.Link)
+	if h.LinkSince.IsZero() {
+		add(h.Link)
+	}
 	add(h.OS)
 	if h.ResticVersion != "" {
 		add("restic " + h.ResticVersion)

@@ -27,13 +27,18 @@ func Open(frame []byte) (Envelope, error) {
 	if dec.More() {
 		return Envelope{}, errors.New("envelope: more than one JSON value in a frame")
 	}
+	return e, e.Check()
+}
+
+// Check says what is malformed in an envelope.
+func (e Envelope) Check() error {
 	if e.Type == "" {
-		return Envelope{}, errors.New("envelope: type is missing")
+		return errors.New("envelope: type is missing")
 	}
 	if len(e.ID) > 200 || len(e.Type) > 100 {
-		return Envelope{}, errors.New("envelope: id or type is too long")
+		return errors.New("envelope: id or type is too long")
 	}
-	return e, nil
+	return nil
 }
 
 // Decode reads the payload into one of this package's types.

@@ -106,6 +106,9 @@ type Hello struct {
 	AppliedScheduleVersion int64      `json:"applied_schedule_version"`
 	ScheduleDigest         string     `json:"schedule_digest,omitempty"`
 	Jobs                   []HelloJob `json:"jobs"`
+	// LinkReason says why the agent polls although it would rather have a
+	// WebSocket; empty otherwise.
+	LinkReason string `json:"link_reason,omitempty"`
 	// SentAt is the agent's clock, for measuring the skew.
 	SentAt time.Time `json:"sent_at"`
 }

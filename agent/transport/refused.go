@@ -3,8 +3,11 @@ package transport
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
+	"mime"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -18,12 +21,19 @@ type RefusedError struct {
 	// Detail is the server's reason, the same that stands in its log; empty
 	// where it gave none.
 	Detail string
+	// Foreign says that it is no server of ours that answered, but a proxy or a
+	// portal with a page of its own.
+	Foreign bool
 	// RetryAfter is how long the server asks to be left alone; zero if it
 	// doesn't.
 	RetryAfter time.Duration
 }
 
 func (e *RefusedError) Error() string {
+	if e.Foreign {
+		return fmt.Sprintf("no Resticfleet server answered but something on the way, with %s (%d %s): let the proxy or network pass this address on, or check the address",
+			e.Detail, e.Status, http.StatusText(e.Status))
+	}
 	status := strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status)))
 	if e.Detail == "" {
 		return "the server refused with " + status
@@ -48,6 +58,10 @@ func refused(answer *http.Response) *RefusedError {
 	if err != nil && len(body) == 0 {
 		return e
 	}
+	if kind, _, _ := mime.ParseMediaType(answer.Header.Get("Content-Type")); kind == "text/html" || kind == "application/xhtml+xml" {
+		e.Foreign, e.Detail = true, webPage(body)
+		return e
+	}
 	var problem struct{ Title, Detail string }
 	switch err := json.Unmarshal(body, &problem); {
 	case err == nil && problem.Detail != "":
@@ -58,6 +72,21 @@ func refused(answer *http.Response) *RefusedError {
 		e.Detail = oneLine(string(body))
 	}
 	return e
+}
+
+var title = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title`)
+
+// webPage names a page by its title, as a browser's tab would.
+func webPage(body []byte) string {
+	found := title.FindSubmatch(body)
+	if found == nil {
+		return "a web page"
+	}
+	name := oneLine(html.UnescapeString(string(found[1])))
+	if name == "" {
+		return "a web page"
+	}
+	return "the web page “" + name + "”"
 }
 
 // oneLine makes foreign text fit for a log line.

@@ -21,14 +21,17 @@ import (
 // Link is one connection to the server. Send may be called by any number of
 // goroutines, Receive and Welcomed by one.
 type Link interface {
-	// Send returns once the message has left; that is no receipt, the server's
-	// ack is. When ctx ends first, the message may have left all the same.
-	// Messages of one goroutine arrive in the order they were sent.
+	// Send returns once the message has left or stands in the line of what
+	// leaves next; that is no receipt, the server's ack is. When ctx ends first,
+	// the message may have left all the same. Messages of one goroutine arrive
+	// in the order they were sent, but one that the server could not settle may
+	// come again later.
 	Send(ctx context.Context, e protocol.Envelope) error
 
 	// Receive waits for the next message. A *MalformedError is about one
-	// message, the link goes on; so does ctx's error. Any other error is the
-	// reason why the link has ended, and is returned ever after.
+	// message, the link goes on; so it does with ctx's error, and with
+	// ErrHelloAgain. Any other error is the reason why the link has ended, and
+	// is returned ever after.
 	Receive(ctx context.Context) (protocol.Envelope, error)
 
 	// Welcomed takes over what the server's welcome says of intervals.
@@ -41,6 +44,14 @@ type Link interface {
 
 // ErrClosed is what a link answers after Close.
 var ErrClosed = errors.New("the link was closed by this agent")
+
+// ErrHelloAgain says that the link needs a new hello, which opens a new session
+// on it: the server's process is another, or the last hello is long ago.
+var ErrHelloAgain = errors.New("the link needs a new hello")
+
+// ErrBroken is a link that ended without a word of the server's: something on
+// the way let go, or the server is gone.
+var ErrBroken = errors.New("the link broke")
 
 // ErrTooLarge refuses a message that the server would end the link for.
 var ErrTooLarge = fmt.Errorf("the message is larger than %d bytes", protocol.MaxFrame)
@@ -68,6 +79,14 @@ type Config struct {
 	WriteTimeout     time.Duration // for one frame; 30 s
 	// PingInterval counts until the welcome names one; 15 s.
 	PingInterval time.Duration
+
+	// Lessons is what the links of one agent know of the way; each begins anew
+	// without.
+	Lessons *Lessons
+	// For polling. PollWait counts until the welcome names a time; 30 s.
+	PollWait   time.Duration
+	HelloEvery time.Duration // 10 min
+	RetryPause time.Duration // the first of a growing row; 250 ms
 }
 
 func (c Config) withDefaults() Config {
@@ -82,6 +101,18 @@ func (c Config) withDefaults() Config {
 	}
 	if c.PingInterval <= 0 {
 		c.PingInterval = 15 * time.Second
+	}
+	if c.PollWait <= 0 {
+		c.PollWait = 30 * time.Second
+	}
+	if c.HelloEvery <= 0 {
+		c.HelloEvery = 10 * time.Minute
+	}
+	if c.RetryPause <= 0 {
+		c.RetryPause = 250 * time.Millisecond
+	}
+	if c.Lessons == nil {
+		c.Lessons = new(Lessons)
 	}
 	return c
 }

@@ -160,7 +160,10 @@ func TestRefusals(t *testing.T) {
 		"no detail":  {problem(503, ""), 503, "T"},
 		"two lines":  {problem(400, "a\nb\x1b[31m"), 400, "a b [31m"},
 		"a proxy's":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "nobody home", http.StatusBadGateway) }, 502, "nobody home"},
-		"a web page": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, 200, ""},
+		"a web page": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, 200, "a web page"},
+		"a portal": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "<!DOCTYPE html><head><title>\nSign in &amp; pay</title>")
+		}, 200, "the web page “Sign in & pay”"},
 		"redirected": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://else.example/agent", http.StatusFound)
 		}, 302, "it redirects to https://else.example/agent, give that address as the server's"},
@@ -177,6 +180,9 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("dial: %v", err)
 			}
 			if test.status == 200 {
+				if !refused.Foreign || !strings.Contains(err.Error(), test.detail) {
+					t.Errorf("dial: %v", err)
+				}
 				return
 			}
 			_, err = transport.Enroll(within(t, 10*time.Second), c, protocol.EnrollRequest{})

@@ -27,7 +27,10 @@ const goodbye = time.Second
 type webSocket struct {
 	conn         *websocket.Conn
 	writeTimeout time.Duration
-	pingInterval atomic.Int64
+	lessons      *Lessons
+	wanted       atomic.Int64 // the ping interval that the server asks for
+	pingInterval atomic.Int64 // the one that the way to it allows
+	heardAt      atomic.Int64 // UnixNano
 
 	out      chan outgoing
 	in       chan incoming
@@ -82,6 +85,10 @@ func DialWebSocket(ctx context.Context, c Config) (Link, error) {
 	}
 	deaf()
 	switch {
+	case ctx.Err() == nil && err != nil:
+		c.Lessons.doubt()
+	}
+	switch {
 	case errors.Is(err, websocket.ErrBadHandshake) && answer != nil && answer.StatusCode != http.StatusSwitchingProtocols:
 		return nil, refused(answer)
 	case ctx.Err() != nil:
@@ -92,16 +99,19 @@ func DialWebSocket(ctx context.Context, c Config) (Link, error) {
 	case err != nil:
 		return nil, c.unreachable(err)
 	}
+	c.Lessons.answeredBy(answer.Header.Get(bootHeader))
 	return newWebSocket(conn, c), nil
 }
 
 func newWebSocket(conn *websocket.Conn, c Config) *webSocket {
 	l := &webSocket{
-		conn: conn, writeTimeout: c.WriteTimeout,
+		conn: conn, writeTimeout: c.WriteTimeout, lessons: c.Lessons,
 		out: make(chan outgoing), in: make(chan incoming, 8),
 		pongs: make(chan []byte, 1), interval: make(chan time.Duration, 1), done: make(chan struct{}),
 	}
-	l.pingInterval.Store(int64(c.PingInterval))
+	every := c.Lessons.ping(c.PingInterval)
+	l.wanted.Store(int64(c.PingInterval))
+	l.pingInterval.Store(int64(every))
 	conn.SetReadLimit(protocol.MaxFrame)
 	conn.SetPongHandler(func(string) error { return l.heard() })
 	conn.SetPingHandler(func(data string) error {
@@ -114,13 +124,14 @@ func newWebSocket(conn *websocket.Conn, c Config) *webSocket {
 	conn.SetCloseHandler(func(int, string) error { return nil }) // the writer answers
 	l.wg.Add(2)
 	go l.read()
-	go l.write(time.NewTicker(c.PingInterval))
+	go l.write(time.NewTicker(every))
 	return l
 }
 
 // heard puts off the read deadline: two pings may be lost, a third means that
 // the line is dead though nobody said so.
 func (l *webSocket) heard() error {
+	l.heardAt.Store(time.Now().UnixNano())
 	return l.conn.SetReadDeadline(time.Now().Add(time.Duration(l.pingInterval.Load()) * 5 / 2))
 }
 
@@ -133,6 +144,7 @@ func (l *webSocket) read() {
 		}
 		kind, frame, err := l.conn.ReadMessage()
 		if err != nil {
+			l.learn(err)
 			l.end(whyEnded(err))
 			return
 		}
@@ -150,20 +162,39 @@ func (l *webSocket) read() {
 	}
 }
 
+// learn draws the lesson from a socket that ended without a word.
+func (l *webSocket) learn(err error) {
+	select {
+	case <-l.done: // our own doing
+		return
+	default:
+	}
+	wanted := time.Duration(l.wanted.Load())
+	var closed *websocket.CloseError
+	var timeout net.Error
+	switch {
+	case errors.Is(err, websocket.ErrReadLimit), errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
+	case errors.As(err, &timeout) && timeout.Timeout():
+		l.lessons.socketSilent(time.Duration(l.pingInterval.Load()), wanted)
+	default:
+		l.lessons.socketCut(time.Since(time.Unix(0, l.heardAt.Load())), wanted)
+	}
+}
+
 func whyEnded(err error) error {
 	var closed *websocket.CloseError
 	var timeout net.Error
 	switch {
 	case errors.As(err, &closed) && closed.Text != "" && closed.Code != websocket.CloseAbnormalClosure:
 		return fmt.Errorf("the server closed the link: %s (%d)", oneLine(closed.Text), closed.Code)
-	case errors.As(err, &closed):
+	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
 		return fmt.Errorf("the server closed the link: %w", err)
 	case errors.Is(err, websocket.ErrReadLimit):
 		return fmt.Errorf("the server sent more than %d bytes at once: %w", protocol.MaxFrame, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return errors.New("the server has been silent for two and a half ping intervals")
+		return fmt.Errorf("%w: the server has been silent for two and a half ping intervals", ErrBroken)
 	}
-	return fmt.Errorf("the link broke: %w", err)
+	return fmt.Errorf("%w: %w", ErrBroken, err)
 }
 
 func (l *webSocket) write(ping *time.Ticker) {
@@ -190,7 +221,7 @@ func (l *webSocket) write(ping *time.Ticker) {
 			ping.Reset(every)
 		}
 		if err != nil {
-			l.end(fmt.Errorf("the link broke: %w", err))
+			l.end(fmt.Errorf("%w: %w", ErrBroken, err))
 		}
 	}
 }
@@ -255,6 +286,8 @@ func (l *webSocket) Welcomed(w protocol.Welcome) {
 	if every <= 0 {
 		return
 	}
+	l.wanted.Store(int64(every))
+	every = l.lessons.ping(every)
 	l.pingInterval.Store(int64(every))
 	// The deadline of the read under way may be a longer one's; net.Conn lets
 	// it be moved meanwhile.

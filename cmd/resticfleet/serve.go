@@ -31,6 +31,8 @@ type serveCommand struct {
 	SecretKeyFile  string        `help:"Key that seals secrets at rest; made at the first start as secret.key in the data directory." env:"RESTICFLEET_SECRET_KEY_FILE" type:"path"`
 	TrustedProxies []string      `help:"Networks whose X-Forwarded-* headers are believed, as in 10.0.0.0/8." env:"RESTICFLEET_TRUSTED_PROXIES"`
 	ScheduleJitter time.Duration `help:"Window in which agents spread their schedules." default:"0s" env:"RESTICFLEET_SCHEDULE_JITTER"`
+	ExpireAfter    time.Duration `help:"A job whose host does not come for it expires after this." default:"24h" env:"RESTICFLEET_EXPIRE_AFTER"`
+	LostAfter      time.Duration `help:"A job whose host falls silent is lost after this." default:"15m" env:"RESTICFLEET_LOST_AFTER"`
 	TLSCert        string        `name:"tls-cert" help:"Certificate file; with --tls-key the server speaks https." env:"RESTICFLEET_TLS_CERT" type:"path"`
 	TLSKey         string        `name:"tls-key" help:"Key file of the certificate." env:"RESTICFLEET_TLS_KEY" type:"path"`
 }
@@ -124,9 +126,10 @@ func startServer(ctx context.Context, c serveCommand, log *slog.Logger) (_ *serv
 	s.url = c.shownURL(listener.Addr())
 
 	hub := live.NewHub()
-	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: sealer, Hints: hub, Log: log, ScheduleJitter: c.ScheduleJitter})
+	stops = append(stops, background(live.NewRelay(hub, databaseURL, log).Run))
+	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: sealer, Hints: hub, Log: log, ScheduleJitter: c.ScheduleJitter, ExpireAfter: c.ExpireAfter, LostAfter: c.LostAfter})
 	agents := agentapi.New(agentapi.Config{DB: s.db, Jobs: s.jobs, Hub: hub, Log: log})
-	stops = append(stops, background(agents.Run), background(func(ctx context.Context) { sweep(ctx, s.db, log) }))
+	stops = append(stops, background(agents.Run), background(s.jobs.Listen), background(func(ctx context.Context) { sweep(ctx, s.db, log) }))
 
 	router := handlers.New(handlers.Config{
 		DB: s.db, Jobs: s.jobs, Hub: hub, Agents: agents, Assets: assets, Log: log,

@@ -34,7 +34,11 @@ type Server struct {
 
 	mu    sync.Mutex
 	links map[models.HostID]*socket
-	open  sync.WaitGroup
+	polls map[models.HostID]*poll
+	boot  string
+	// versions answers those who ask whether their schedules moved.
+	versions *versions
+	open     sync.WaitGroup
 	// closing ends every link, and lets no new one begin.
 	closing context.Context
 	close   context.CancelFunc
@@ -47,10 +51,14 @@ type Server struct {
 
 // New makes a Server without links.
 func New(c Config) *Server {
-	s := &Server{Config: c, links: map[models.HostID]*socket{}}
+	s := &Server{Config: c, links: map[models.HostID]*socket{}, polls: map[models.HostID]*poll{}, boot: newBoot(), versions: newVersions()}
+	c.Hub.First(s.versions.heard)
 	s.closing, s.close = context.WithCancel(context.Background())
 	return s
 }
+
+// catchUpEvery is how often linked hosts are looked over for missed runs.
+const catchUpEvery = 30 * time.Second
 
 // Links is how many agents are linked to this server.
 func (s *Server) Links() int {
@@ -71,12 +79,22 @@ func (s *Server) Close() {
 // the database which linked hosts have something to be sent. It returns when
 // ctx ends.
 func (s *Server) Run(ctx context.Context) {
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watch(ctx) })
+	defer watching.Wait()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	missed := time.NewTicker(catchUpEvery)
+	defer missed.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-missed.C:
+			if err := s.Jobs.CatchUp(ctx, s.linked()...); err != nil && ctx.Err() == nil {
+				s.Log.WarnContext(ctx, "missed runs not caught up yet", "err", err)
+			}
+			continue
 		case <-tick.C:
 		}
 		hosts, err := models.HostsWithWork(ctx, s.DB, s.linked())
@@ -92,8 +110,15 @@ func (s *Server) Run(ctx context.Context) {
 func (s *Server) linked() []models.HostID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ids := make([]models.HostID, 0, len(s.links))
+	ids := make([]models.HostID, 0, len(s.links)+len(s.polls))
 	for id := range s.links {
+		ids = append(ids, id)
+	}
+	for id, p := range s.polls {
+		if time.Since(p.seenAt) > models.OnlineFor+maxWait {
+			delete(s.polls, id) // it polls elsewhere, or not at all
+			continue
+		}
 		ids = append(ids, id)
 	}
 	return ids
@@ -119,23 +144,51 @@ func (s *Server) Enroll(c echo.Context) error {
 	return c.JSON(http.StatusOK, protocol.EnrollResponse{HostID: host.String(), AgentToken: token})
 }
 
-// Schedule is GET /agent/v1/schedule: the set, also before any hello.
+// Schedule is GET /agent/v1/schedule: the set, also before any hello. A 304 is
+// answered from memory.
 func (s *Server) Schedule(c echo.Context) error {
+	head := c.Response().Header()
+	head.Set("Cache-Control", "no-cache")
+	if token, ok := bearer(c.Request()); ok {
+		if version, ok := s.versions.get(models.HashToken(token)); ok {
+			if tag := etag(version); noneMatch(c.Request().Header.Values("If-None-Match"), tag) {
+				head.Set("ETag", tag)
+				return c.NoContent(http.StatusNotModified)
+			}
+		}
+	}
 	host, err := s.host(c)
 	if err != nil {
+		return err
+	}
+	// The credential is looked up again behind the mark: it may have been
+	// replaced a moment ago.
+	mark := s.versions.before(host.ID)
+	if host, err = s.host(c); err != nil {
 		return err
 	}
 	set, err := models.ScheduleSet(c.Request().Context(), s.DB, host.ID)
 	if err != nil {
 		return err
 	}
+	s.versions.keep(host.AgentTokenHash, host.ID, set.Version, mark)
 	tag := etag(set.Version)
-	c.Response().Header().Set("ETag", tag)
-	c.Response().Header().Set("Cache-Control", "no-cache")
+	head.Set("ETag", tag)
 	if noneMatch(c.Request().Header.Values("If-None-Match"), tag) {
 		return c.NoContent(http.StatusNotModified)
 	}
 	return c.JSON(http.StatusOK, set)
+}
+
+// enter counts a request that may last; Close waits for it.
+func (s *Server) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Err() != nil {
+		return &models.Error{Code: models.EUnavailable, Message: "The server is stopping. Try again in a moment."}
+	}
+	s.open.Add(1)
+	return nil
 }
 
 // host is who calls, by the agent's credential.

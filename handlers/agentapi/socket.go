@@ -78,13 +78,9 @@ func (s *Server) WebSocket(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	if s.closing.Err() != nil {
-		s.mu.Unlock()
-		return &models.Error{Code: models.EUnavailable, Message: "The server is stopping. Try again in a moment."}
+	if err := s.enter(); err != nil {
+		return err
 	}
-	s.open.Add(1)
-	s.mu.Unlock()
 	defer s.open.Done()
 
 	conn, err := upgrader.Upgrade(c.Response(), c.Request(), nil)
@@ -197,6 +193,10 @@ func (s *Server) attach(k *socket) {
 		if old != nil {
 			old.cancel(models.ErrSuperseded)
 		}
+		if p := s.polls[k.host.ID]; p != nil && p.link.Generation < k.link.Generation {
+			p.end()
+			delete(s.polls, k.host.ID)
+		}
 	default:
 		k.cancel(models.ErrSuperseded)
 	}
@@ -285,8 +285,7 @@ func (s *Server) receive(ctx context.Context, k *socket, e protocol.Envelope) er
 	ack := protocol.Ack{Acknowledged: []string{}}
 	switch {
 	case verdict.Rejected != "":
-		s.RejectedMessages.Add(1)
-		s.Log.WarnContext(ctx, "message refused", "host.id", k.host.ID, "type", e.Type, "reason", verdict.Rejected)
+		s.reject(ctx, k.host, e.Type, verdict.Rejected)
 		ack.Rejected = []protocol.Rejection{{ID: e.ID, Reason: verdict.Rejected}}
 	default:
 		if verdict.Unknown {

@@ -13,22 +13,55 @@ import (
 type Hub struct {
 	mu   sync.Mutex
 	subs map[jobs.Topic]map[*Subscription]struct{}
+	// relay hands topics on to the other servers; nil with one server. It is
+	// set before the first Publish.
+	relay func([]jobs.Topic)
+	// first hears of topics before Publish returns.
+	first func([]jobs.Topic)
 }
 
 // NewHub makes an empty hub.
 func NewHub() *Hub { return &Hub{subs: map[jobs.Topic]map[*Subscription]struct{}{}} }
 
-// Publish wakes everybody who subscribed to any of the topics.
+// Publish wakes everybody who subscribed to any of the topics, here and on the
+// other servers.
 func (h *Hub) Publish(topics ...jobs.Topic) {
+	h.deliver(topics)
+	if h.relay != nil {
+		h.relay(topics)
+	}
+}
+
+// First makes f hear of every topic before its publisher goes on; it is called
+// once, before the first Publish.
+func (h *Hub) First(f func([]jobs.Topic)) { h.first = f }
+
+func (h *Hub) deliver(topics []jobs.Topic) {
+	if h.first != nil {
+		h.first(topics)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, topic := range topics {
-		for s := range h.subs[topic] {
-			s.pending[topic] = struct{}{}
-			select {
-			case s.wake <- struct{}{}:
-			default:
-			}
+		h.wakeTopic(topic)
+	}
+}
+
+// wakeAll makes every subscriber look.
+func (h *Hub) wakeAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for topic := range h.subs {
+		h.wakeTopic(topic)
+	}
+}
+
+func (h *Hub) wakeTopic(topic jobs.Topic) {
+	for s := range h.subs[topic] {
+		s.pending[topic] = struct{}{}
+		select {
+		case s.wake <- struct{}{}:
+		default:
 		}
 	}
 }

@@ -1,0 +1,41 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"resticfleet/models"
+)
+
+// tickEvery is how often a server says that it listens; well within the gap
+// that models.TickHearing bridges.
+const tickEvery = 5 * time.Second
+
+// Listen says that this server listens, and ends the jobs of hosts that have
+// been silent for too long, until ctx ends.
+func (s *Service) Listen(ctx context.Context) {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	for {
+		if err := s.listenOnce(ctx); err != nil && ctx.Err() == nil {
+			s.Log.WarnContext(ctx, "silent hosts are not judged just now", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Service) listenOnce(ctx context.Context) error {
+	if err := models.TickHearing(ctx, s.DB); err != nil {
+		return err
+	}
+	ended, err := models.EndSilent(ctx, s.DB, models.Silence{Expire: s.ExpireAfter, Lose: s.LostAfter})
+	for _, j := range ended {
+		s.Log.WarnContext(ctx, "job ended by its host's silence", "job.id", j.ID, "host.id", j.HostID, "state", j.State)
+		s.wakeWaiting(ctx, j)
+	}
+	return err
+}

@@ -1,0 +1,70 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Silence says how long a host may be silent while it has, or should fetch, a
+// job. Only time in which a server was listening counts.
+type Silence struct {
+	// Expire ends a job that its host never came for.
+	Expire time.Duration
+	// Lose gives up on a job that its host had accepted. A late true result
+	// still replaces it.
+	Lose time.Duration
+}
+
+// EndSilent ends the jobs of hosts that were silent for too long and returns
+// them. Any server may call it at any time: the rows themselves say what is
+// due.
+func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
+	var ended []*Job
+	err := Tx(ctx, db, func(tx IDB) error {
+		ended = nil
+		for _, rule := range []struct {
+			state JobState
+			which string
+			after time.Duration
+			code  string
+			why   string
+		}{
+			{
+				JobExpired, "j.accepted_at is null and j.state in ('queued', 'sent')", s.Expire, "expired",
+				"The host did not come for this job for %s. Nothing was run. Bring the host back, then run it again.",
+			},
+			{
+				JobLost, "j.accepted_at is not null and j.state in ('sent', 'running')", s.Lose, "host_silent",
+				"The host has this job and has been silent for %s. Whether it still runs is not known; if the host comes back, its result replaces this.",
+			},
+		} {
+			var jobs []*Job
+			err := tx.NewRaw(`update jobs j set state = ?, finished_at = now(), error_code = ?, error = ?
+				from hosts h where h.id = j.host_id and `+rule.which+`
+					and `+heardNow+` - greatest(j.heard, h.heard) > ?::interval
+				returning j.*`,
+				rule.state, rule.code, fmt.Sprintf(rule.why, rule.after), interval(rule.after)).Scan(ctx, &jobs)
+			if err != nil {
+				return fmt.Errorf("end silent jobs: %w", err)
+			}
+			ended = append(ended, jobs...)
+		}
+		return keepLost(ctx, tx, ended)
+	})
+	return ended, err
+}
+
+// keepLost shows a group whose backup was lost as one that needs a hand.
+func keepLost(ctx context.Context, tx IDB, ended []*Job) error {
+	for _, j := range ended {
+		if j.State != JobLost || j.Kind != KindBackup {
+			continue
+		}
+		_, err := tx.ExecContext(ctx, "update source_groups set last_job_id = ?, last_state = ?, last_error = ? where id = ?", j.ID, j.State, j.Error, j.SourceGroupID)
+		if err != nil {
+			return fmt.Errorf("end silent jobs: %w", err)
+		}
+	}
+	return nil
+}
