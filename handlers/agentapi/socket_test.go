@@ -151,6 +151,23 @@ func TestAnAcknowledgementFollowsTheCommit(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotStoredIsNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h, token := b.enrolled("web-1")
+	j := b.run(b.group(h, "www"))
+	c := b.link(token)
+	c.until(protocol.TypeRun)
+	b.exec("alter table jobs rename to jobs_away")
+	c.say("1", protocol.TypeAccepted, protocol.Accepted{JobID: j.ID.String()})
+	b.eventually("the server can't store it", func() bool { return strings.Contains(b.log.String(), "message not stored yet") })
+	b.exec("alter table jobs_away rename to jobs")
+	c.say("2", protocol.TypeAccepted, protocol.Accepted{JobID: j.ID.String()})
+	if ack := ackOf(t, c.until(protocol.TypeAck)); !slices.Equal(ack.Acknowledged, []string{"2"}) || b.job(j.ID).AcceptedAt == nil {
+		t.Errorf("ack %+v", ack)
+	}
+}
+
 func TestWhatCantBeReadHarmsNobody(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
