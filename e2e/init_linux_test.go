@@ -14,6 +14,7 @@ import (
 )
 
 const (
+	// underInit tells the child its temporary folder.
 	underInit = "E2E_UNDER_INIT"
 	// prSetChildSubreaper is PR_SET_CHILD_SUBREAPER of prctl(2).
 	prSetChildSubreaper = 36
@@ -30,11 +31,17 @@ func runUnderInit() (code int, ran bool) {
 	if os.Getenv(underInit) != "" {
 		return 0, false
 	}
-	signal.Ignore(syscall.SIGINT) // reaches the tests as well, and they end
-	code, err := actAsInit()
+	// Ctrl-C reaches the tests as well, and they end. Caught, not ignored: they
+	// would inherit that, and everything they start.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
+	dir, err := newTempDir()
+	if err == nil {
+		defer func() { _ = os.RemoveAll(dir) }() // again, for when the tests couldn't
+		code, err = actAsInit(dir)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1, true
+		code = 1
 	}
 	if left := leftovers(); len(left) > 0 {
 		fmt.Fprintf(os.Stderr, "e2e: the tests left %d processes behind:\n%s\n", len(left), strings.Join(left, "\n"))
@@ -43,7 +50,10 @@ func runUnderInit() (code int, ran bool) {
 	return code, true
 }
 
-func actAsInit() (int, error) {
+// givenTempDir is the folder that init made, and removes in the end.
+func givenTempDir() string { return os.Getenv(underInit) }
+
+func actAsInit(dir string) (int, error) {
 	if _, _, e := syscall.RawSyscall6(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0, 0, 0, 0); e != 0 {
 		return 1, fmt.Errorf("become a subreaper: %w", e)
 	}
@@ -52,7 +62,7 @@ func actAsInit() (int, error) {
 		return 1, err
 	}
 	child, err := syscall.ForkExec(self, os.Args, &syscall.ProcAttr{
-		Env: append(os.Environ(), underInit+"=1"), Files: []uintptr{0, 1, 2},
+		Env: append(os.Environ(), underInit+"="+dir), Files: []uintptr{0, 1, 2},
 	})
 	if err != nil {
 		return 1, err

@@ -61,8 +61,10 @@ func run(m *testing.M) (code int, err error) {
 	if suite.restic, err = tool(root, "restic"); err != nil {
 		return 1, err
 	}
-	if suite.dir, err = sharedTempDir(); err != nil {
-		return 1, err
+	if suite.dir = givenTempDir(); suite.dir == "" {
+		if suite.dir, err = newTempDir(); err != nil {
+			return 1, err
+		}
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(suite.dir)) }()
 
@@ -110,9 +112,9 @@ func tool(root, name string) (string, error) {
 	return path, nil
 }
 
-// sharedTempDir is a short-named folder that every account may pass through:
+// newTempDir is a short-named folder that every account may pass through:
 // PostgreSQL runs as one of its own when this runs as root.
-func sharedTempDir() (string, error) {
+func newTempDir() (string, error) {
 	parent := ""
 	if runtime.GOOS == "linux" {
 		parent = "/var/tmp"
