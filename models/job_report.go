@@ -48,6 +48,20 @@ func JobAccepted(ctx context.Context, tx IDB, host HostID, m protocol.Accepted) 
 	return j, nil
 }
 
+// agentTime is SQL for a time of the agent's clock on ours: corrected by the
+// measured difference, not before the agent had the job, not after now. News
+// that comes after a long outage must not make a snapshot look younger.
+const agentTime = `greatest(coalesce(accepted_at, sent_at, queued_at), least(now(), coalesce(?::timestamptz
+	- (select clock_skew_ms from hosts where hosts.id = jobs.host_id) * interval '1 millisecond', now())))`
+
+// known is a time that was said, nil for none.
+func known(t time.Time) *time.Time {
+	if t.Year() < 2000 || t.Year() > 9999 {
+		return nil
+	}
+	return &t
+}
+
 // JobStarted makes a job running, also one that was lost.
 func JobStarted(ctx context.Context, tx IDB, host HostID, m protocol.Started) (*Job, error) {
 	j, err := agentJob(ctx, tx, host, m.JobID)
@@ -55,8 +69,8 @@ func JobStarted(ctx context.Context, tx IDB, host HostID, m protocol.Started) (*
 		return nil, err
 	}
 	_, err = tx.ExecContext(ctx, `update jobs set state = 'running', accepted_at = coalesce(accepted_at, now()),
-		started_at = coalesce(started_at, now()), finished_at = null, error = '', error_code = ''
-		where id = ? and state in ('sent', 'lost')`, j.ID)
+		started_at = coalesce(started_at, `+agentTime+`), finished_at = null, error = '', error_code = ''
+		where id = ? and state in ('sent', 'lost')`, known(m.At), j.ID)
 	if err != nil {
 		return nil, fmt.Errorf("job started: %w", err)
 	}
@@ -153,9 +167,10 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	late := j.State == JobLost || j.State == JobExpired
 	err = tx.NewRaw(`update jobs set state = ?, late = late or ?, snapshot_id = ?, exit_code = ?, error = ?, error_code = ?, stats = ?, unreadable = ?,
 			accepted_at = coalesce(accepted_at, now()),
-			started_at = coalesce(started_at, case when ? then now() end), finished_at = now()
+			started_at = coalesce(started_at, case when ? then `+agentTime+` end),
+			finished_at = greatest(coalesce(started_at, queued_at), `+agentTime+`)
 		where id = ? returning *`,
-		end.state, late, m.SnapshotID, m.ExitCode, end.error, end.code, jsonb{stats}, jsonb{unreadable}, m.ExitCode != nil, j.ID).Scan(ctx, j)
+		end.state, late, m.SnapshotID, m.ExitCode, end.error, end.code, jsonb{stats}, jsonb{unreadable}, m.ExitCode != nil, known(m.StartedAt), known(m.At), j.ID).Scan(ctx, j)
 	if err != nil {
 		return nil, false, fmt.Errorf("job finished: %w", err)
 	}
