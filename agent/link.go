@@ -82,6 +82,7 @@ func (a *Agent) open(ctx context.Context) (*session, error) {
 	case transport.FallsBack(err):
 		return a.fall(ctx, "no WebSocket: "+err.Error(), err)
 	}
+	a.way.young = 0 // the server itself is away or refuses: no fault of the sockets
 	return nil, err
 }
 

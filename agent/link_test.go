@@ -11,8 +11,9 @@ import (
 	"resticfleet/agent/protocol"
 )
 
-// quick makes an agent look for a WebSocket often.
+// quick makes an agent poll where it must and look for a WebSocket often.
 func quick(o *Options) {
+	o.Link = LinkAuto
 	o.ProbeAfter, o.ProbeAtMost, o.ProbeStays = 50*time.Millisecond, 100*time.Millisecond, 50*time.Millisecond
 }
 

@@ -62,7 +62,7 @@ type server struct {
 
 func newServer(t testing.TB) *server {
 	t.Helper()
-	s := &server{t: t, moved: make(chan struct{}), ping: 200 * time.Millisecond, poll: polled{boot: "boot"}, verdict: func(got) string { return "" }}
+	s := &server{t: t, moved: make(chan struct{}), ping: 500 * time.Millisecond, poll: polled{boot: "boot"}, verdict: func(got) string { return "" }}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /agent/v1/ws", s.upgrade)
 	mux.HandleFunc("POST /agent/v1/enroll", s.enroll)
@@ -389,7 +389,7 @@ func (b *bundle) agent(change ...func(*Options)) (log *logText, stop func()) {
 	log = &logText{}
 	o := Options{
 		StateDir: b.state, Version: "test", Timezone: "Europe/Berlin",
-		Logger: slog.New(slog.NewTextHandler(log, nil)), Runner: b.config(),
+		Logger: slog.New(slog.NewTextHandler(log, nil)), Runner: b.config(), Link: LinkWebSocket,
 		Backoff:    transport.Backoff{Base: 5 * time.Millisecond, Cap: 50 * time.Millisecond},
 		WatchEvery: 10 * time.Millisecond,
 	}

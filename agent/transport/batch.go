@@ -68,8 +68,8 @@ func (l *polling) take(batch *[]*post) (ok bool, again time.Duration) {
 
 // prepare makes a batch's request. A hello ends the poll under way: the server
 // would, and the session it belongs to with it.
-func (l *polling) prepare(batch []*post) (*url.URL, []byte) {
-	body := []byte(openBatch)
+func (l *polling) prepare(batch []*post) (to *url.URL, body []byte, timeout time.Duration) {
+	body = []byte(openBatch)
 	for i, p := range batch {
 		if i > 0 {
 			body = append(body, ',')
@@ -78,10 +78,10 @@ func (l *polling) prepare(batch []*post) (*url.URL, []byte) {
 	}
 	body = append(body, closeBatch...)
 	l.mu.Lock()
-	session := l.session
+	session, timeout := l.session, l.upward
 	l.mu.Unlock()
 	if !batch[0].hello {
-		return withQuery(l.messages, url.Values{"session": {session}}), body
+		return withQuery(l.messages, url.Values{"session": {session}}), body, timeout
 	}
 	l.change(func() {
 		l.session = ""
@@ -91,7 +91,7 @@ func (l *polling) prepare(batch []*post) (*url.URL, []byte) {
 			l.drop()
 		}
 	})
-	return l.messages, body
+	return l.messages, body, timeout
 }
 
 func withQuery(u *url.URL, q url.Values) *url.URL {

@@ -61,6 +61,10 @@ func TestPollsAdaptToWhatCutsThem(t *testing.T) {
 			if e, err := receive(t, l); err != nil || e.ID != "run-1" {
 				t.Fatalf("%+v, %v", e, err)
 			}
+			// An attempt at a WebSocket that is refused takes nothing of it back.
+			if _, err := transport.DialWebSocket(within(t, 10*time.Second), c); !transport.FallsBack(err) {
+				t.Error(err)
+			}
 			// The next link knows it from the beginning.
 			l.Close()
 			var before int

@@ -44,6 +44,7 @@ type polling struct {
 	greeted time.Time
 	base    time.Duration // what a poll would best last
 	grace   time.Duration // what a poll may take beyond its wait
+	upward  time.Duration // what a batch may take
 	boots   known
 	newBoot bool
 	heard   map[string]time.Time // when messages came down, by id, since the hello
@@ -59,7 +60,7 @@ func DialPolling(_ context.Context, c Config) (Link, error) {
 	}
 	l := &polling{
 		config: c, client: client, in: make(chan incoming, 8), moved: make(chan struct{}), heard: map[string]time.Time{},
-		base: c.PollWait, grace: c.HandshakeTimeout / 2,
+		base: c.PollWait, grace: c.HandshakeTimeout / 2, upward: c.WriteTimeout,
 	}
 	if l.messages, err = c.endpoint("messages"); err != nil {
 		return nil, err
@@ -188,6 +189,7 @@ func (l *polling) Welcomed(w protocol.Welcome) {
 		}
 		if ping > 0 {
 			l.grace = min(l.config.HandshakeTimeout/2, max(ping/2, 500*time.Millisecond))
+			l.upward = min(l.config.WriteTimeout, max(ping*5/2, 2*time.Second))
 		}
 	})
 }
@@ -330,9 +332,9 @@ func (l *polling) write() {
 			}
 			l.change(func() {}) // there is room again
 		}
-		to, body := l.prepare(batch)
+		to, body, timeout := l.prepare(batch)
 		hello, began := batch[0].hello, time.Now()
-		a, err := l.exchange(l.ctx, http.MethodPost, to, body, l.config.WriteTimeout, 0)
+		a, err := l.exchange(l.ctx, http.MethodPost, to, body, timeout, 0)
 		if l.ctx.Err() != nil {
 			return
 		}

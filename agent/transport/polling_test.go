@@ -270,7 +270,10 @@ func TestAServerThatIsGoneEndsThePolling(t *testing.T) {
 	o, c := newOffice(t)
 	c.RetryPause = time.Millisecond
 	l := polls(t, c)
-	o.http.CloseClientConnections()
+	o.with(func() {
+		// For connections that are accepted but not yet known to be closed.
+		o.fault = func(_ int, w http.ResponseWriter, _ *http.Request) bool { hangUp(w); return true }
+	})
 	_ = o.http.Listener.Close()
 	o.http.CloseClientConnections()
 	if _, err := receive(t, l); !errors.Is(err, transport.ErrBroken) || !strings.Contains(err.Error(), "can't be reached") {

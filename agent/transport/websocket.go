@@ -85,10 +85,6 @@ func DialWebSocket(ctx context.Context, c Config) (Link, error) {
 	}
 	deaf()
 	switch {
-	case ctx.Err() == nil && err != nil:
-		c.Lessons.doubt()
-	}
-	switch {
 	case errors.Is(err, websocket.ErrBadHandshake) && answer != nil && answer.StatusCode != http.StatusSwitchingProtocols:
 		return nil, refused(answer)
 	case ctx.Err() != nil:
@@ -97,6 +93,9 @@ func DialWebSocket(ctx context.Context, c Config) (Link, error) {
 		}
 		return nil, ctx.Err()
 	case err != nil:
+		if !FallsBack(err) { // nobody is there
+			c.Lessons.doubt()
+		}
 		return nil, c.unreachable(err)
 	}
 	c.Lessons.answeredBy(answer.Header.Get(bootHeader))
