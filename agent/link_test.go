@@ -222,6 +222,8 @@ func TestAPollingLinkThatIsSupersededSaysThatAMachineMayBeCloned(t *testing.T) {
 	b.enrolled(s)
 	log, _ := b.agent(func(o *Options) { o.Link = LinkPolling })
 	s.linked(1)
+	// The server has said welcome; only an agent that has heard it was superseded.
+	eventually(t, "the agent is linked", func() bool { return strings.Contains(log.String(), "linked to the server") })
 	s.with(func() { s.links++; s.poll.session = s.links }) // somebody else
 	s.until("it says hello again", func() bool { return len(s.hellos) == 2 })
 	if text := log.String(); !strings.Contains(text, "A newer link has taken over.") || !strings.Contains(text, "copy of this one's state directory") {

@@ -107,7 +107,9 @@ func TestBothLinksGoThroughAProxyWithCredentialsOverTLS(t *testing.T) {
 		t.Error(e, err)
 	}
 	link.Close()
-	if len(asked) < 3 { // a socket, and a connection each for polls and messages
+	// A socket, and at least one for polling: messages and polls share a
+	// connection when the one has ended before the other begins.
+	if len(asked) < 2 {
 		t.Errorf("%d connections through the proxy", len(asked))
 	}
 	for range len(asked) {
