@@ -93,6 +93,20 @@ func (b *bundle) onceOnly(jobID string) {
 
 func TestAgentKilledBetweenJournalAndStart(t *testing.T) {
 	t.Parallel()
+	t.Run("agent", func(t *testing.T) { killedBetweenJournalAndStart(t, func(*bundle, string) {}) })
+	// Of what the machine had not written down only the journal is left.
+	t.Run("machine", func(t *testing.T) {
+		killedBetweenJournalAndStart(t, func(b *bundle, jobID string) {
+			if err := os.RemoveAll(string(b.runDirOf(jobID))); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+}
+
+func killedBetweenJournalAndStart(t *testing.T, crash func(b *bundle, jobID string)) {
+	t.Helper()
+	t.Parallel()
 	b := setup(t)
 	b.repository()
 	b.script(countedRestic + `exec "$RESTIC" "$@"`)
@@ -102,6 +116,7 @@ func TestAgentKilledBetweenJournalAndStart(t *testing.T) {
 		t.Fatalf("%q", p.lines.Text())
 	}
 	p.kill()
+	crash(b, run.JobID)
 	b.start()
 	if state, err := b.runner.Accept(run); err != nil || state == "" {
 		t.Errorf("the offer again: %q, %v", state, err)

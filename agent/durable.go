@@ -12,13 +12,26 @@ import (
 // writeDurably replaces path by data: after it returns, a crash of process or
 // machine leaves the new content, before it the old one, and never a part.
 func writeDurably(path string, data []byte) error {
+	if err := replace(path, data, (*os.File).Sync); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// writeAtomically is writeDurably for what means nothing any more once the
+// machine has crashed: only a crash of the process leaves no part.
+func writeAtomically(path string, data []byte) error {
+	return replace(path, data, func(*os.File) error { return nil })
+}
+
+func replace(path string, data []byte, settle func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*") // mode 0600
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
 	if err == nil {
-		err = f.Sync()
+		err = settle(f)
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
@@ -29,32 +42,23 @@ func writeDurably(path string, data []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 func writeJSONDurably(path string, value any) error {
+	return writeJSON(path, value, writeDurably)
+}
+
+func writeJSONAtomically(path string, value any) error {
+	return writeJSON(path, value, writeAtomically)
+}
+
+func writeJSON(path string, value any, write func(string, []byte) error) error {
 	data, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return writeDurably(path, append(data, '\n'))
-}
-
-// createDurably makes an empty file that survives a crash; fs.ErrExist when it
-// is there already.
-func createDurably(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	err = f.Sync()
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return write(path, append(data, '\n'))
 }
 
 // syncDir makes the names in a folder durable, not only their content.

@@ -67,8 +67,8 @@ func (r *Runner) work(ctx context.Context, j *job) *protocol.Finished {
 		} else {
 			// What was started is followed as it was written down, even where
 			// the plan would decide otherwise by now (a cancel came).
-			var spec stepSpec
-			if _, err := readJSON(dir.specPath(), &spec); err != nil {
+			spec, err := dir.spec()
+			if err != nil {
 				return r.agentFault(j, err)
 			}
 			step = spec.step()
@@ -159,7 +159,7 @@ func (r *Runner) finish(ctx context.Context, j *job, end protocol.Finished) {
 	}
 	failpoint.Hit(failpoint.Ended)
 	for {
-		_, err := r.journal.Update(j.id, func(e *Entry) { e.State, e.Result = protocol.JobFinished, &end })
+		_, err := r.journal.Update(j.id, func(e *Entry) { e.State, e.Result, e.Command = protocol.JobFinished, &end, nil })
 		if err == nil || errors.Is(err, ErrUnknownJob) {
 			failpoint.Hit(failpoint.Concluded)
 			break

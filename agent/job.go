@@ -234,7 +234,7 @@ func (r *Runner) ackFinished(jobID string) error {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		if j.unsaved != nil {
-			e.State, e.Result = protocol.JobFinished, j.unsaved
+			e.State, e.Result, e.Command = protocol.JobFinished, j.unsaved, nil
 		}
 		e.AckedAt = r.cfg.Now().UTC()
 	})

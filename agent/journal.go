@@ -20,14 +20,16 @@ import (
 
 // Entry is what the agent knows of one job it has taken.
 type Entry struct {
-	JobID             string             `json:"job_id"`
-	Kind              string             `json:"kind"`
-	State             string             `json:"state"` // protocol.JobAccepted, JobRunning or JobFinished
-	AcceptedAt        time.Time          `json:"accepted_at"`
-	StartedAt         time.Time          `json:"started_at,omitzero"`
-	CancelRequestedAt time.Time          `json:"cancel_requested_at,omitzero"`
-	Result            *protocol.Finished `json:"result,omitempty"`
-	AckedAt           time.Time          `json:"acked_at,omitzero"`
+	JobID             string    `json:"job_id"`
+	Kind              string    `json:"kind"`
+	State             string    `json:"state"` // protocol.JobAccepted, JobRunning or JobFinished
+	AcceptedAt        time.Time `json:"accepted_at"`
+	StartedAt         time.Time `json:"started_at,omitzero"`
+	CancelRequestedAt time.Time `json:"cancel_requested_at,omitzero"`
+	// Command is what to run, its secrets still sealed; it goes with the end.
+	Command *protocol.Run      `json:"command,omitempty"`
+	Result  *protocol.Finished `json:"result,omitempty"`
+	AckedAt time.Time          `json:"acked_at,omitzero"`
 }
 
 // Journal is the agent's memory of jobs: one file each, durable before the
@@ -124,18 +126,18 @@ func (j *Journal) readID() error {
 // or an older one.
 func (j *Journal) ID() string { return j.id }
 
-// Accept writes down a new job. For one that is known it changes nothing and
-// answers known with what is known.
-func (j *Journal) Accept(jobID, kind string, at time.Time) (e Entry, known bool, err error) {
-	if !jobIDPattern.MatchString(jobID) {
-		return Entry{}, false, fmt.Errorf("the job id %q is not one", jobID)
+// Accept writes down a new job with its command. For one that is known it
+// changes nothing and answers known with what is known.
+func (j *Journal) Accept(run protocol.Run, at time.Time) (e Entry, known bool, err error) {
+	if !jobIDPattern.MatchString(run.JobID) {
+		return Entry{}, false, fmt.Errorf("the job id %q is not one", run.JobID)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if e, known := j.entries[jobID]; known {
+	if e, known := j.entries[run.JobID]; known {
 		return e, true, nil
 	}
-	e = Entry{JobID: jobID, Kind: kind, State: protocol.JobAccepted, AcceptedAt: at.UTC()}
+	e = Entry{JobID: run.JobID, Kind: run.Kind, State: protocol.JobAccepted, AcceptedAt: at.UTC(), Command: &run}
 	return e, false, j.write(e)
 }
 

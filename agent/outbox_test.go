@@ -41,10 +41,11 @@ func (d *desk) job(id string, lines ...string) *job {
 	d.t.Helper()
 	r := d.runner
 	j := r.newJob(id)
-	if err := j.dir.create(protocol.Run{JobID: id, Kind: protocol.KindBackup}); err != nil {
+	run := protocol.Run{JobID: id, Kind: protocol.KindBackup}
+	if err := j.dir.create(run); err != nil {
 		d.t.Fatal(err)
 	}
-	if _, _, err := r.journal.Accept(id, protocol.KindBackup, time.Now()); err != nil {
+	if _, _, err := r.journal.Accept(run, time.Now()); err != nil {
 		d.t.Fatal(err)
 	}
 	r.mu.Lock()

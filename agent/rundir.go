@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,7 +14,7 @@ import (
 
 // runDir is one job's folder, 0700:
 //
-//	command.json   the command as it came, its secrets still sealed
+//	command.json   the command as it came, should the journal's entry be lost
 //	includes.raw   the paths, for --files-from-raw
 //	log.ndjson     the job's log as it was numbered
 //	1/ 2/ …        one folder per restic invocation
@@ -31,20 +32,18 @@ func (d runDir) readCommand() (run protocol.Run, err error) {
 	return run, err
 }
 
-// create writes down what a job needs to run, before it is journalled.
+// create writes down what a job needs to run. Nothing of it need outlive a
+// crash of the machine before restic starts: the journal makes it anew.
 func (d runDir) create(run protocol.Run) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return err
 	}
 	if len(run.Includes) > 0 {
-		if err := writeDurably(d.includes(), restic.Includes(run.Includes)); err != nil {
+		if err := writeAtomically(d.includes(), restic.Includes(run.Includes)); err != nil {
 			return err
 		}
 	}
-	if err := writeJSONDurably(d.command(), run); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(string(d)))
+	return writeJSONAtomically(d.command(), run)
 }
 
 // started says whether any restic was ever started for this job.
@@ -52,9 +51,10 @@ func (d runDir) started() bool { return exists(d.step(1).startedPath()) }
 
 // stepDir is one restic invocation's folder:
 //
-//	step.json       what is run; no secret stands in it
+//	step.json       what to run; no secret stands in it
 //	lock            held by supervise and by restic itself while they live
-//	started         made before restic starts, once: at most one start
+//	started         what is run: made before restic starts, once, so that it
+//	                starts at most once
 //	pid.json        restic's process
 //	interrupt.json  why the agent interrupted it
 //	stdout, stderr  restic's output
@@ -157,5 +157,27 @@ func (d stepDir) prepare(spec stepSpec) error {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return err
 	}
-	return writeJSONDurably(d.specPath(), spec)
+	return writeJSONAtomically(d.specPath(), spec)
+}
+
+// spec is what was started. Agents before this one left the marker empty.
+func (d stepDir) spec() (spec stepSpec, err error) {
+	if _, err = readJSON(d.startedPath(), &spec); err != nil {
+		_, err = readJSON(d.specPath(), &spec)
+	}
+	return spec, err
+}
+
+// begin marks the step as started for good; fs.ErrExist when it was before. It
+// is called with the step's lock held.
+func (d stepDir) begin(spec stepSpec) error {
+	if exists(d.startedPath()) {
+		return fs.ErrExist
+	}
+	if err := writeJSONDurably(d.startedPath(), spec); err != nil {
+		return err
+	}
+	// The folders were made without waiting for the disk.
+	job := filepath.Dir(string(d))
+	return errors.Join(syncDir(job), syncDir(filepath.Dir(job)))
 }

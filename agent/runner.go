@@ -158,13 +158,15 @@ func (r *Runner) Resume() error {
 			r.mu.Unlock()
 			continue
 		}
-		run, err := j.dir.readCommand()
-		if err != nil {
-			r.cfg.Logger.Error("a job's command can't be read; it is reported as failed", "job.id", e.JobID, "err", err)
-			run = protocol.Run{JobID: e.JobID, Kind: e.Kind}
-			j.broken = err
+		if e.Command != nil {
+			j.run = *e.Command
+			if !j.dir.started() {
+				j.broken = j.dir.create(j.run)
+			}
+		} else if j.run, j.broken = j.dir.readCommand(); j.broken != nil {
+			r.cfg.Logger.Error("a job's command can't be read; it is reported as failed", "job.id", e.JobID, "err", j.broken)
+			j.run = protocol.Run{JobID: e.JobID, Kind: e.Kind}
 		}
-		j.run = run
 		if !e.CancelRequestedAt.IsZero() {
 			j.askCancel()
 		}
@@ -199,7 +201,7 @@ func (r *Runner) adopt() {
 		}
 		dir := r.runDir(d.Name())
 		if run, err := dir.readCommand(); err == nil && run.JobID == d.Name() && dir.started() {
-			if _, _, err := r.journal.Accept(run.JobID, run.Kind, r.cfg.Now()); err != nil {
+			if _, _, err := r.journal.Accept(run, r.cfg.Now()); err != nil {
 				r.cfg.Logger.Error("a job without a journal entry can't be taken up", "job.id", d.Name(), "err", err)
 			}
 			continue
@@ -263,7 +265,7 @@ func (r *Runner) Accept(run protocol.Run) (state string, err error) {
 	j.run = run
 	err = j.dir.create(run)
 	if err == nil {
-		_, _, err = r.journal.Accept(run.JobID, run.Kind, r.cfg.Now())
+		_, _, err = r.journal.Accept(run, r.cfg.Now())
 	}
 	if err != nil {
 		// Never journalled means never started, so this end is safe to tell

@@ -78,7 +78,7 @@ func superviseStep(dir stepDir) (int, error) {
 	if err != nil {
 		return superviseFailed, err
 	}
-	switch err := createDurably(dir.startedPath()); {
+	switch err := dir.begin(spec); {
 	case errors.Is(err, fs.ErrExist):
 		return superviseOther, nil
 	case err != nil:
@@ -91,7 +91,7 @@ func superviseStep(dir stepDir) (int, error) {
 		_ = p.Close() // read ends, restic has its own
 	}
 	pid := processRecord{PID: cmd.Process.Pid, StartTime: processStart(cmd.Process.Pid)}
-	pidErr := writeJSONDurably(dir.pidPath(), pid)
+	pidErr := writeJSONAtomically(dir.pidPath(), pid)
 	_, _ = ready.Write([]byte{1}) // the agent may be gone
 	_ = ready.Close()
 
