@@ -76,6 +76,19 @@ func once() (signal <-chan struct{}, call func()) {
 	return c, sync.OnceFunc(func() { close(c) })
 }
 
+// signalled waits for what happens once.
+func signalled(t *testing.T, c <-chan struct{}, what string) {
+	t.Helper()
+	eventually(t, what, func() bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
 // The agent's first words about a job are lost, so the server offers it again:
 // it is still one job.
 func TestFirstAcceptanceIsDropped(t *testing.T) {
@@ -118,7 +131,7 @@ func TestAgentIsKilledBeforeItsResultIsAcknowledged(t *testing.T) {
 		mu.Lock()
 		id = h.run(group)
 		mu.Unlock()
-		<-lostNow
+		signalled(t, lostNow, "the message to be lost comes")
 		h.kill()
 		p.filter(nil)
 		if j := h.api().job(id); j.ended() != (lost == protocol.TypeAck) {
@@ -157,7 +170,7 @@ func TestServerIsKilledBetweenCommitAndAcknowledgement(t *testing.T) {
 		mu.Lock()
 		id = h.run(group)
 		mu.Unlock()
-		<-lostNow
+		signalled(t, lostNow, "the message to be lost comes")
 		s.kill()
 		p.filter(nil)
 		if err := s.start(); err != nil {

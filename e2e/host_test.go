@@ -144,6 +144,9 @@ func (h *host) enroll(token string) {
 func (h *host) start(args ...string) {
 	h.t.Helper()
 	args = append([]string{"run", "--state-dir", h.stateDir(), "--restic", h.restic, "--timezone", "Europe/Berlin"}, args...)
+	if h.at.link != "" {
+		args = append(args, "--link", h.at.link)
+	}
 	p, err := startProcess(h.logPath(), exec.Command(filepath.Join(suite.bin, "resticfleet-agent"), args...))
 	if err != nil {
 		h.t.Fatal(err)

@@ -34,6 +34,7 @@ var suite struct {
 type target struct {
 	url, user, password string
 	session             *http.Cookie
+	link                string // how its agents link; as they think best if empty
 }
 
 func TestMain(m *testing.M) {

@@ -42,6 +42,9 @@ func before(t *testing.T, at target) *linkProxy {
 	web := httptest.NewServer(mux)
 	t.Cleanup(web.Close)
 	p.target.url = web.URL
+	// While the server is away the proxy answers for it, and an agent that may
+	// would poll then, past the filter.
+	p.target.link = protocol.LinkWebSocket
 	return p
 }
 
