@@ -90,9 +90,12 @@ func (f *follower) watch(ctx context.Context) (exitRecord, stepState, error) {
 				return exit, state, err
 			}
 			switch state {
-			case stepEnded, stepLost:
+			case stepEnded:
 				f.markStarted()
 				return exit, state, nil
+			case stepLost:
+				f.markStarted()
+				return exit, state, f.reaped(ctx)
 			case stepFresh:
 				if spawns == maxSpawns {
 					complaint, _ := os.ReadFile(f.dir.complaintPath())
@@ -136,6 +139,24 @@ func (f *follower) watch(ctx context.Context) (exitRecord, stepState, error) {
 			return exitRecord{}, stepRunning, err
 		}
 	}
+}
+
+// reaped waits, within reason, until the process of a restic that ended unseen
+// is gone altogether: as long as nobody has collected it, restic's unlock takes
+// its lock for a living one's.
+func (f *follower) reaped(ctx context.Context) error {
+	patient, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	look := time.NewTicker(f.r.cfg.TailEvery)
+	defer look.Stop()
+	for f.dir.uncollected() {
+		select {
+		case <-patient.Done():
+			return ctx.Err()
+		case <-look.C:
+		}
+	}
+	return nil
 }
 
 // killDelay is the time left of the cancel's grace; a restart of the agent

@@ -173,6 +173,19 @@ func processStart(pid int) uint64 {
 	return start
 }
 
+// uncollected tells whether restic's process is still in the system's table.
+func (d stepDir) uncollected() bool {
+	var p processRecord
+	if found, err := readJSON(d.pidPath(), &p); err != nil || !found || p.PID <= 1 {
+		return false
+	}
+	// Where the agent is a container's first process, it is the heir that must
+	// collect; anywhere else this is an error and does nothing.
+	_, _ = syscall.Wait4(p.PID, nil, syscall.WNOHANG, nil)
+	start := processStart(p.PID)
+	return start != 0 && start == p.StartTime
+}
+
 // signalGroup signals restic's process group, if that process still is the one
 // that was started.
 func (d stepDir) signalGroup(sig syscall.Signal) error {

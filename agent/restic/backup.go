@@ -32,12 +32,11 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 		}, nil
 	}
 
+	if main.died() && cleared == nil {
+		return clearStep(diedNote), nil
+	}
 	snapshot := main.Output.snapshotID
 	if main.ExitCode != 0 && main.ExitCode != 3 && snapshot == "" {
-		if main.killed() && cleared == nil {
-			return &Step{Purpose: PurposeClear, Args: unlockArgs(), Document: true, Timeout: asideTimeout,
-				Note: "restic was killed: removing the lock it may have left."}, nil
-		}
 		if settled == nil && inDoubt(*main) {
 			return &Step{Purpose: PurposeSettle, Args: settleArgs(job.Run), Document: true, Timeout: asideTimeout,
 				Note: "Asking the repository whether the snapshot of this job exists."}, nil

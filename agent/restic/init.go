@@ -2,6 +2,7 @@ package restic
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"resticfleet/agent/protocol"
@@ -12,22 +13,25 @@ func nextInit(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	if len(results) == 0 {
 		return look, nil
 	}
+	isClear := func(r StepResult) bool { return r.Purpose == PurposeClear }
+	cleared := slices.ContainsFunc(results, isClear)
+	results = slices.DeleteFunc(slices.Clone(results), isClear)
 	last := results[len(results)-1]
-	if last.Purpose == PurposeClear {
-		return nil, end(job, results[len(results)-2], nil)
-	}
 	inited := false
 	for _, r := range results {
 		inited = inited || r.is("init")
 	}
 	switch {
-	case last.killed() && last.is("init"):
-		return &Step{Purpose: PurposeClear, Args: unlockArgs(), Document: true, Timeout: asideTimeout}, nil
+	case last.killed() && last.is("init") && !cleared:
+		return clearStep(diedNote), nil
 	case last.Lost && len(results) < 4 && !job.CancelAsked:
 		// Looking again is harmless, and the repository knows what became of
 		// an init that nobody saw ending.
 		look.Note = "Asking the repository what became of the last step."
 		return look, nil
+	case last.is("cat") && last.ExitCode == 0 && !cleared:
+		// A host that comes back to its repository may have died in it.
+		return clearStep(""), nil
 	case last.is("cat") && last.ExitCode == 0:
 		id := last.Output.configID()
 		if id == "" {

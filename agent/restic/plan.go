@@ -12,7 +12,7 @@ import (
 const (
 	PurposeMain   = "main"   // the job itself: a cancel interrupts it
 	PurposeSettle = "settle" // asks the repository what became of the job
-	PurposeClear  = "clear"  // takes away the lock of a restic that was killed
+	PurposeClear  = "clear"  // takes away what dead processes of this host have locked
 )
 
 // Step is one restic invocation.
@@ -57,6 +57,14 @@ type StepResult struct {
 
 func (r StepResult) killed() bool { return r.Signal != 0 }
 
+// goCrash is the exit code of a Go program that its runtime ended; restic
+// gives it no other meaning.
+const goCrash = 2
+
+// died: restic ended without the chance to take its lock away, or nobody knows
+// better. It is surely gone.
+func (r StepResult) died() bool { return r.killed() || r.Lost || r.ExitCode == goCrash }
+
 // Job is what a plan needs to know.
 type Job struct {
 	Run          protocol.Run
@@ -69,18 +77,50 @@ type Job struct {
 // last log line. It is a pure function: the same results give the same answer
 // after a restart. An unknown kind ends at once, unknown_kind.
 func Next(job Job, results []StepResult) (*Step, *protocol.Finished) {
-	switch job.Run.Kind {
-	case protocol.KindBackup:
-		return nextBackup(job, results)
-	case protocol.KindInit:
-		return nextInit(job, results)
-	case protocol.KindUnlock:
-		return nextUnlock(job, results)
+	plans := map[string]plan{
+		protocol.KindBackup: {next: nextBackup},
+		// Not marked exclusive: it looks before it knows of a repository to
+		// clear, and then does so itself.
+		protocol.KindInit:   {next: nextInit},
+		protocol.KindUnlock: {next: nextUnlock},
 	}
-	return nil, Fail(job.Run.JobID, protocol.ErrUnknownKind,
-		fmt.Sprintf("This agent does not know jobs of kind %q.", job.Run.Kind),
-		"Update the agent on this host to the server's version.")
+	p, known := plans[job.Run.Kind]
+	if !known {
+		return nil, Fail(job.Run.JobID, protocol.ErrUnknownKind,
+			fmt.Sprintf("This agent does not know jobs of kind %q.", job.Run.Kind),
+			"Update the agent on this host to the server's version.")
+	}
+	return p.step(job, results)
 }
+
+// plan is how jobs of one kind are done.
+type plan struct {
+	next func(Job, []StepResult) (*Step, *protocol.Finished)
+	// exclusive work is refused as long as any lock is there, so it begins
+	// with taking away those that dead processes of this host left. next
+	// doesn't see that step, and is asked whatever became of it: a lock that
+	// is still there says so itself.
+	exclusive bool
+}
+
+func (p plan) step(job Job, results []StepResult) (*Step, *protocol.Finished) {
+	if p.exclusive {
+		if len(results) == 0 {
+			return clearStep(""), nil
+		}
+		results = results[1:]
+	}
+	return p.next(job, results)
+}
+
+// clearStep is restic's plain unlock: it removes the locks of this host's dead
+// processes, never one of a process that lives or of another host.
+func clearStep(note string) *Step {
+	return &Step{Purpose: PurposeClear, Args: unlockArgs(), Document: true, Timeout: asideTimeout, Note: note}
+}
+
+// diedNote goes before the clearStep of a restic that died.
+const diedNote = "restic died: removing the lock it may have left."
 
 // Fail makes a failed end: a code for programs, cause and remedy for people.
 func Fail(jobID, code, cause, remedy string) *protocol.Finished {

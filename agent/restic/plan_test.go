@@ -137,12 +137,17 @@ func TestPlans(t *testing.T) {
 		"backup, killed by the kernel": {run: backup, ends: ends{signalled(9, status), exit(0), exit(0, ">[]")},
 			outcome: "failed", code: protocol.ErrInterrupted, says: "signal 9"},
 		"backup, interrupted by a person": {run: backup, ends: ends{exit(130, status), exit(0, ">[]")}, outcome: "failed", code: protocol.ErrInterrupted},
-		"backup, lost":                    {run: backup, ends: ends{lost(status), exit(0, ">[]")}, outcome: "failed", code: protocol.ErrInterrupted},
-		"backup, lost, saved":             {run: backup, ends: ends{lost(status), exit(0, found)}, outcome: "succeeded", snapshot: true},
-		"backup, lost, saved with errors": {run: backup, ends: ends{lost(status, fileError), exit(0, found)}, outcome: "warning", code: protocol.ErrUnreadable, snapshot: true},
-		"backup, lost, can't ask": {run: backup, ends: ends{lost(status), exit(12, "Fatal: wrong password")},
+		"backup, lost": {run: backup, ends: ends{lost(status), exit(0), exit(0, ">[]")},
+			commands: []string{"backup --json", "unlock", "snapshots --json"}, outcome: "failed", code: protocol.ErrInterrupted},
+		"backup, lost, saved":             {run: backup, ends: ends{lost(status), exit(0), exit(0, found)}, outcome: "succeeded", snapshot: true},
+		"backup, lost, saved with errors": {run: backup, ends: ends{lost(status, fileError), exit(0), exit(0, found)}, outcome: "warning", code: protocol.ErrUnreadable, snapshot: true},
+		"backup, lost, can't ask": {run: backup, ends: ends{lost(status), exit(12), exit(12, "Fatal: wrong password")},
 			outcome: "failed", code: protocol.ErrInterrupted, says: "could not be asked"},
-		"backup, lost after its summary": {run: backup, ends: ends{lost(status, summary)}, outcome: "succeeded", snapshot: true},
+		"backup, lost after its summary": {run: backup, ends: ends{lost(status, summary), exit(0)}, outcome: "succeeded", snapshot: true},
+		"backup, killed after its summary": {run: backup, cancel: true, ends: ends{interrupted(InterruptCancel, "", signalled(9, status, summary)), exit(0)},
+			commands: []string{"backup --json", "unlock"}, outcome: "succeeded", snapshot: true},
+		"backup, crashed": {run: backup, ends: ends{exit(2, status, "fatal error: runtime: cannot allocate memory", "goroutine 1"), exit(0)},
+			commands: []string{"backup --json", "unlock"}, outcome: "failed", code: protocol.ErrRestic, says: "out of memory"},
 		"backup, unreachable": {run: backup, ends: ends{interrupted(InterruptUnreachable, "dial tcp: refused", exit(130))},
 			outcome: "failed", code: protocol.ErrUnreachable, says: "dial tcp: refused. Check the address"},
 		"backup, unreachable, restic says goodbye": {run: backup, ends: ends{interrupted(InterruptUnreachable, "dial tcp: refused", exit(130, "signal interrupt received, cleaning up", fatal(130, "context canceled")))},
@@ -152,13 +157,13 @@ func TestPlans(t *testing.T) {
 
 		"init": {run: initJob, ends: ends{exit(10, "Fatal: repository does not exist"), exit(0, `>{"message_type":"initialized","id":"feed"}`)},
 			commands: []string{"cat config", "init --json"}, outcome: "succeeded"},
-		"init, exists":         {run: initJob, ends: ends{exit(0, `>{`, `>"id": "feed"`, `>}`)}, outcome: "succeeded", code: protocol.ErrAlreadyExists},
+		"init, exists":         {run: initJob, ends: ends{exit(0, `>{`, `>"id": "feed"`, `>}`), exit(0)}, commands: []string{"cat config", "unlock"}, outcome: "succeeded", code: protocol.ErrAlreadyExists},
 		"init, wrong password": {run: initJob, ends: ends{exit(12, "Fatal: wrong password or no key found")}, outcome: "failed", code: protocol.ErrWrongPassword},
-		"init, appeared meanwhile": {run: initJob, ends: ends{exit(10), exit(1, fatal(1, "create repository at x failed: config file already exists")), exit(0, `>{"id":"feed"}`)},
-			commands: []string{"cat config", "init --json", "cat config"}, outcome: "succeeded", code: protocol.ErrAlreadyExists},
+		"init, appeared meanwhile": {run: initJob, ends: ends{exit(10), exit(1, fatal(1, "create repository at x failed: config file already exists")), exit(0, `>{"id":"feed"}`), exit(0)},
+			commands: []string{"cat config", "init --json", "cat config", "unlock"}, outcome: "succeeded", code: protocol.ErrAlreadyExists},
 		"init, appeared with another password": {run: initJob, ends: ends{exit(10), exit(1, fatal(1, "config file already exists")), exit(12)},
 			outcome: "failed", code: protocol.ErrWrongPassword},
-		"init, lost but made":   {run: initJob, ends: ends{exit(10), lost(), exit(0, `>{"id":"feed"}`)}, outcome: "succeeded"},
+		"init, lost but made":   {run: initJob, ends: ends{exit(10), lost(), exit(0, `>{"id":"feed"}`), exit(0)}, outcome: "succeeded"},
 		"init, lost and absent": {run: initJob, ends: ends{exit(10), lost(), exit(10)}, outcome: "failed", code: protocol.ErrInterrupted},
 		"init, cancelled":       {run: initJob, cancel: true, ends: ends{exit(10)}, outcome: "cancelled", code: protocol.ErrCancelled},
 		"init, killed": {run: initJob, cancel: true, ends: ends{exit(10), interrupted(InterruptCancel, "", signalled(9)), exit(0)},
@@ -223,6 +228,32 @@ func playCancelled(t *testing.T, job Job, ends ...func(*Step) StepResult) ([]str
 
 func cancelledBefore(results []StepResult) bool {
 	return slices.ContainsFunc(results, func(r StepResult) bool { return r.Interrupt == InterruptCancel })
+}
+
+// No kind of today needs the exclusive lock; those that will are marked so.
+func TestExclusiveWorkBeginsWithPlainUnlock(t *testing.T) {
+	t.Parallel()
+	var seen [][]StepResult
+	p := plan{exclusive: true, next: func(_ Job, results []StepResult) (*Step, *protocol.Finished) {
+		seen = append(seen, results)
+		if len(results) == 0 {
+			return &Step{Purpose: PurposeMain, Args: []string{"prune"}}, nil
+		}
+		return nil, &protocol.Finished{Outcome: protocol.OutcomeSucceeded}
+	}}
+	var results []StepResult
+	var commands []string
+	for {
+		step, finished := p.step(Job{}, results)
+		if finished != nil {
+			break
+		}
+		commands = append(commands, strings.Join(step.Args, " "))
+		results = append(results, exit(len(results))(step)) // whatever became of the unlock
+	}
+	if !slices.Equal(commands, []string{"unlock", "prune"}) || len(seen) != 2 || len(seen[0]) != 0 || len(seen[1]) != 1 || !seen[1][0].is("prune") {
+		t.Errorf("ran %q, the plan saw %+v", commands, seen)
+	}
 }
 
 func TestExplanations(t *testing.T) {
