@@ -180,6 +180,7 @@ func (f *follower) interrupt(reason, detail string, killAfter time.Duration) {
 			f.r.cfg.Logger.Error("the reason of an interrupt can't be written down", "job.id", f.j.id, "err", err)
 		}
 	}
+	failpoint.Hit(failpoint.Interrupting)
 	f.signal = syscall.SIGINT
 	f.kill = time.After(killAfter)
 }
@@ -207,6 +208,7 @@ func (f *follower) markStarted() {
 	if err != nil {
 		f.r.cfg.Logger.Error("a job's start can't be written down", "job.id", f.j.id, "err", err)
 	}
+	failpoint.Hit(failpoint.Running)
 	f.r.cfg.Changed(f.j.id)
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 )
 
@@ -230,6 +231,7 @@ func (r *Runner) ackFinished(jobID string) error {
 	if !ok || r.stateOf(j) != protocol.JobFinished {
 		return nil
 	}
+	failpoint.Hit(failpoint.AckHeard)
 	_, err := r.journal.Update(jobID, func(e *Entry) {
 		j.mu.Lock()
 		defer j.mu.Unlock()
@@ -242,6 +244,7 @@ func (r *Runner) ackFinished(jobID string) error {
 	if err != nil && !errors.Is(err, ErrUnknownJob) {
 		return err
 	}
+	failpoint.Hit(failpoint.AckKept)
 	j.closeLog(r.cfg.Logger)
 	delete(r.jobs, jobID)
 	return nil

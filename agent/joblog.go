@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 )
 
@@ -89,7 +90,7 @@ func (l *jobLog) load() error {
 		}
 		l.starts = append(l.starts, l.size)
 		l.size += int64(len(raw))
-		l.seen[rec.logSource] = true
+		l.seen[rec.logSource] = !failpoint.Planted(failpoint.SayTwice)
 		if rec.Level != protocol.LevelError {
 			l.head += len(rec.Text)
 		}

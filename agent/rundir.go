@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 	"resticfleet/agent/restic"
 )
@@ -145,7 +146,7 @@ func (d stepDir) state() (stepState, exitRecord, error) {
 	if found, err := readJSON(d.exitPath(), &exit); found || err != nil {
 		return stepEnded, exit, err
 	}
-	if exists(d.startedPath()) {
+	if exists(d.startedPath()) && (!failpoint.Planted(failpoint.StartTwice) || os.Remove(d.startedPath()) != nil) {
 		return stepLost, exit, nil
 	}
 	return stepFresh, exit, nil

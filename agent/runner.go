@@ -206,6 +206,9 @@ func (r *Runner) adopt() {
 			}
 			continue
 		}
+		if failpoint.Planted(failpoint.LeaveFolder) {
+			continue
+		}
 		if err := os.RemoveAll(string(dir)); err != nil {
 			r.cfg.Logger.Error("a run folder can't be removed", "job.id", d.Name(), "err", err)
 		}
@@ -264,6 +267,7 @@ func (r *Runner) Accept(run protocol.Run) (state string, err error) {
 	j := r.newJob(run.JobID)
 	j.run = run
 	err = j.dir.create(run)
+	failpoint.Hit(failpoint.Written)
 	if err == nil {
 		_, _, err = r.journal.Accept(run, r.cfg.Now())
 	}
@@ -319,6 +323,7 @@ func (r *Runner) Cancel(jobID string) error {
 	if err != nil || e.State == protocol.JobFinished {
 		return err
 	}
+	failpoint.Hit(failpoint.CancelKept)
 	r.mu.Lock()
 	j := r.jobs[jobID]
 	r.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"syscall"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/restic"
 )
 
@@ -39,11 +40,14 @@ func (w *worker) spawn(dir stepDir) (*supervisor, error) {
 	}
 	cmd := exec.Command(w.r.cfg.Self, "supervise", string(dir))
 	cmd.Args[0] = "resticfleet-agent"
-	cmd.Env = restic.BaseEnv(os.Environ())
+	cmd.Env = append(restic.BaseEnv(os.Environ()), failpoint.Inherited()...)
 	cmd.Dir = "/"
 	cmd.Stderr = complaints
 	cmd.ExtraFiles = []*os.File{secretsFD - 3: secretsR, readyFD - 3: readyW}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if failpoint.Planted(failpoint.DieTogether) {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	err = cmd.Start()
 	err = errors.Join(err, complaints.Close(), secretsR.Close(), readyW.Close())
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/restic"
 )
 
@@ -84,12 +85,14 @@ func superviseStep(dir stepDir) (int, error) {
 	case err != nil:
 		return superviseFailed, err
 	}
+	failpoint.Hit(failpoint.Marked)
 	if err := cmd.Start(); err != nil {
 		return superviseDone, writeJSONDurably(dir.exitPath(), exitRecord{Code: -1, StartError: err.Error(), At: time.Now().UTC()})
 	}
 	for _, p := range pipes {
 		_ = p.Close() // read ends, restic has its own
 	}
+	failpoint.Hit(failpoint.Launched)
 	pid := processRecord{PID: cmd.Process.Pid, StartTime: processStart(cmd.Process.Pid)}
 	pidErr := writeJSONAtomically(dir.pidPath(), pid)
 	_, _ = ready.Write([]byte{1}) // the agent may be gone
@@ -104,7 +107,10 @@ func superviseStep(dir stepDir) (int, error) {
 	if waitErr != nil && !errors.As(waitErr, &ended) {
 		pidErr = errors.Join(pidErr, waitErr)
 	}
-	return superviseDone, errors.Join(pidErr, writeJSONDurably(dir.exitPath(), exit))
+	failpoint.Hit(failpoint.Exited)
+	pidErr = errors.Join(pidErr, writeJSONDurably(dir.exitPath(), exit))
+	failpoint.Hit(failpoint.Recorded)
+	return superviseDone, pidErr
 }
 
 // resticCommand builds the process. It gets the lock's descriptor too: as long

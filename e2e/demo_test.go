@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"resticfleet/e2e/stage"
 )
 
 // The demo is what people see first: three lines, a real backup within twenty
@@ -57,7 +59,7 @@ func TestDemo(t *testing.T) {
 		t.Errorf("the demo's server knows %+v, want the backup of snapshot %s", jobs, lines[2])
 	}
 
-	family := append(descendants(p.pid()), running(tmp)...)
+	family := append(stage.Descendants(p.pid()), running(tmp)...)
 	if len(family) < 4 {
 		t.Errorf("the demo runs %v, want PostgreSQL, a rest-server and an agent", family)
 	}
@@ -70,9 +72,9 @@ func TestDemo(t *testing.T) {
 		t.Errorf("the demo ended with %s", p.cmd.ProcessState)
 	}
 	for _, was := range family {
-		for _, is := range processes() {
-			if is.pid == was.pid && is.args == was.args {
-				t.Errorf("%d goes on after Ctrl-C: %s", is.pid, is.args)
+		for _, is := range stage.Processes() {
+			if is.PID == was.PID && is.Args == was.Args {
+				t.Errorf("%d goes on after Ctrl-C: %s", is.PID, is.Args)
 			}
 		}
 	}

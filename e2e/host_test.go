@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"resticfleet/e2e/stage"
 )
 
 // host is a host of the fleet with an agent as a process of its own. Its
@@ -169,7 +171,7 @@ func (h *host) waitOnline() {
 func (h *host) kill() { h.agent.kill() }
 
 // supervisors are the processes that keep a restic of this host.
-func (h *host) supervisors() []proc { return running(" supervise " + h.stateDir()) }
+func (h *host) supervisors() []stage.Process { return running(" supervise " + h.stateDir()) }
 
 // remove ends the agent, and what still runs on its behalf, which an agent
 // leaves alone by design.
@@ -180,8 +182,8 @@ func (h *host) remove() {
 		}
 	}
 	for _, p := range h.supervisors() {
-		for _, below := range append(descendants(p.pid), p) {
-			_ = syscall.Kill(below.pid, syscall.SIGKILL)
+		for _, below := range append(stage.Descendants(p.PID), p) {
+			_ = syscall.Kill(below.PID, syscall.SIGKILL)
 		}
 	}
 	if !waitFor(stopPatience, func() bool { return len(running(h.dir)) == 0 }) {

@@ -16,8 +16,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
+
+	"resticfleet/e2e/stage"
 )
 
 // suite is what all tests share.
@@ -38,7 +39,7 @@ type target struct {
 }
 
 func TestMain(m *testing.M) {
-	if code, ran := runUnderInit(); ran {
+	if code, ran := stage.UnderInit(); ran {
 		os.Exit(code)
 	}
 	code, err := run(m)
@@ -62,8 +63,8 @@ func run(m *testing.M) (code int, err error) {
 	if suite.restic, err = tool(root, "restic"); err != nil {
 		return 1, err
 	}
-	if suite.dir = givenTempDir(); suite.dir == "" {
-		if suite.dir, err = newTempDir(); err != nil {
+	if suite.dir = stage.GivenTempDir(); suite.dir == "" {
+		if suite.dir, err = stage.NewTempDir(); err != nil {
 			return 1, err
 		}
 	}
@@ -111,18 +112,4 @@ func tool(root, name string) (string, error) {
 		return "", fmt.Errorf("%s is neither in bin/ nor in PATH: run `make tools`", name)
 	}
 	return path, nil
-}
-
-// newTempDir is a short-named folder that every account may pass through:
-// PostgreSQL runs as one of its own when this runs as root.
-func newTempDir() (string, error) {
-	parent := ""
-	if runtime.GOOS == "linux" {
-		parent = "/var/tmp"
-	}
-	dir, err := os.MkdirTemp(parent, "e2e-")
-	if err != nil {
-		return "", err
-	}
-	return dir, os.Chmod(dir, 0o711)
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"resticfleet/e2e/stage"
 )
 
 // process is a program of ours that runs beside the tests. What it prints goes
@@ -139,10 +141,10 @@ func (o *output) read() (string, <-chan struct{}) {
 }
 
 // running lists the processes one of whose arguments names text.
-func running(text string) []proc {
-	var out []proc
-	for _, p := range processes() {
-		if p.pid != os.Getpid() && strings.Contains(p.args, text) {
+func running(text string) []stage.Process {
+	var out []stage.Process
+	for _, p := range stage.Processes() {
+		if p.PID != os.Getpid() && strings.Contains(p.Args, text) {
 			out = append(out, p)
 		}
 	}

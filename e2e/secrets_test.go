@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"resticfleet/e2e/stage"
 )
 
 // canaries are secrets that stand nowhere else in the world.
@@ -59,8 +61,8 @@ func (c canaries) inFiles(t *testing.T, dir, control string) {
 // holds: the one place for a backend's own variables.
 func (c canaries) inProcesses(t *testing.T) (restic []int, environ []byte) {
 	t.Helper()
-	for _, p := range processes() {
-		dir := "/proc/" + strconv.Itoa(p.pid)
+	for _, p := range stage.Processes() {
+		dir := "/proc/" + strconv.Itoa(p.PID)
 		exe, err := os.Readlink(dir + "/exe")
 		if err != nil {
 			continue // a kernel's thread, or it has ended since
@@ -68,14 +70,14 @@ func (c canaries) inProcesses(t *testing.T) (restic []int, environ []byte) {
 		args, _ := os.ReadFile(dir + "/cmdline")
 		env, _ := os.ReadFile(dir + "/environ")
 		for _, secret := range c.in(args) {
-			t.Errorf("the arguments of %s hold %s", p.args, secret)
+			t.Errorf("the arguments of %s hold %s", p.Args, secret)
 		}
 		if exe == suite.restic {
-			restic, environ = append(restic, p.pid), append(environ, env...)
+			restic, environ = append(restic, p.PID), append(environ, env...)
 			continue
 		}
 		for _, secret := range c.in(env) {
-			t.Errorf("the environment of %s holds %s", p.args, secret)
+			t.Errorf("the environment of %s holds %s", p.Args, secret)
 		}
 	}
 	return restic, environ

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/models"
 )
 
@@ -30,6 +31,7 @@ func (s *Service) CatchUp(ctx context.Context, linked ...models.HostID) error {
 		if err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.CaughtUp)
 		s.Log.InfoContext(ctx, "missed run caught up", "host.id", run.HostID, "schedule.id", run.ScheduleID, "scheduled_at", run.At)
 		for _, id := range made {
 			s.Hints.Publish(JobTopic(id))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 	"resticfleet/models"
 )
@@ -54,6 +55,7 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 	if err != nil {
 		return nil, nil, err
 	}
+	failpoint.Hit(failpoint.Settled)
 	if _, err := models.AutoInit(ctx, s.DB, host.ID); err != nil {
 		return nil, nil, err
 	}
@@ -74,6 +76,7 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 	if err != nil {
 		return nil, nil, err
 	}
+	failpoint.Hit(failpoint.Welcomed)
 	first = append(first, rest...)
 	return link, append(first, s.cancelMessages(link, cancels)...), nil
 }
@@ -112,6 +115,7 @@ func (s *Service) Outgoing(ctx context.Context, link *Link) ([]protocol.Envelope
 		return nil, err
 	}
 	for _, j := range again {
+		failpoint.Hit(failpoint.Offered)
 		out = s.appendCommand(ctx, out, j)
 	}
 	for {
@@ -122,6 +126,7 @@ func (s *Service) Outgoing(ctx context.Context, link *Link) ([]protocol.Envelope
 		if j == nil {
 			break
 		}
+		failpoint.Hit(failpoint.Claimed)
 		s.Hints.Publish(JobTopic(j.ID), JobsTopic, HostTopic(j.HostID))
 		out = s.appendCommand(ctx, out, j)
 	}

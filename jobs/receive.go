@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 	"resticfleet/models"
 )
@@ -28,6 +29,9 @@ func (s *Service) Receive(ctx context.Context, link *Link, e protocol.Envelope) 
 	var hints []Topic
 	var finished *models.Job
 	var unknown bool
+	if e.Type == protocol.TypeFinished && failpoint.Planted(failpoint.AckUnstored) {
+		return Verdict{}, nil
+	}
 	err := models.Tx(ctx, s.DB, func(tx models.IDB) error {
 		hints, finished = nil, nil
 		if err := models.HoldGeneration(ctx, tx, link.HostID, link.Generation); err != nil {
@@ -53,6 +57,7 @@ func (s *Service) Receive(ctx context.Context, link *Link, e protocol.Envelope) 
 		}
 		return Verdict{}, err
 	}
+	failpoint.Hit(failpoint.Stored + e.Type)
 	s.Hints.Publish(hints...)
 	if finished != nil {
 		s.wakeWaiting(ctx, finished)
@@ -209,6 +214,7 @@ func (r *receiver) fire(m protocol.Fire) error {
 		log.WarnContext(r.ctx, "fire is too far from now", "away", away)
 		return nil
 	}
+	failpoint.Hit(failpoint.Firing)
 	made, err := models.RunSchedule(r.ctx, r.tx, models.ScheduledRun{Schedule: schedule, At: m.ScheduledAt.UTC().Truncate(time.Microsecond)})
 	for _, job := range made {
 		r.hints = append(r.hints, JobTopic(job))

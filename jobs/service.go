@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/models"
 )
 
@@ -52,6 +53,7 @@ func New(c Config) *Service {
 func (s *Service) RunGroup(ctx context.Context, host models.HostID, group models.GroupID, actor models.Actor) (*models.Job, error) {
 	j, err := models.RunGroup(ctx, s.DB, host, group, actor)
 	if err == nil {
+		failpoint.Hit(failpoint.Made)
 		s.jobChanged(j)
 	}
 	return j, err
@@ -70,6 +72,7 @@ func (s *Service) RunOnHost(ctx context.Context, host models.HostID, kind models
 func (s *Service) Cancel(ctx context.Context, id models.JobID) (*models.Job, error) {
 	j, err := models.RequestCancel(ctx, s.DB, id)
 	if err == nil {
+		failpoint.Hit(failpoint.Asked)
 		s.jobChanged(j)
 	}
 	return j, err
@@ -82,6 +85,7 @@ func (s *Service) BindRepository(ctx context.Context, host models.HostID, f mode
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.Bound)
 	h, err := models.FindHost(ctx, s.DB, host)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/models"
 )
 
@@ -34,6 +35,7 @@ func (s *Service) listenOnce(ctx context.Context) error {
 	}
 	ended, err := models.EndSilent(ctx, s.DB, models.Silence{Expire: s.ExpireAfter, Lose: s.LostAfter})
 	for _, j := range ended {
+		failpoint.Hit(failpoint.Judged)
 		s.Log.WarnContext(ctx, "job ended by its host's silence", "job.id", j.ID, "host.id", j.HostID, "state", j.State)
 		s.wakeWaiting(ctx, j)
 	}

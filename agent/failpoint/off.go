@@ -4,3 +4,9 @@ package failpoint
 
 // Hit does nothing in this build.
 func Hit(string) {}
+
+// Planted is false in this build.
+func Planted(string) bool { return false }
+
+// Inherited is nothing in this build.
+func Inherited() []string { return nil }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 )
 
@@ -49,7 +50,12 @@ func catConfigArgs() []string { return []string{"cat", "config", "--no-lock"} }
 
 func initArgs() []string { return []string{"init", "--json"} }
 
-func unlockArgs() []string { return []string{"unlock"} }
+func unlockArgs() []string {
+	if failpoint.Planted(failpoint.ClearAll) {
+		return []string{"unlock", "--remove-all"}
+	}
+	return []string{"unlock"}
+}
 
 func listLocksArgs() []string { return []string{"list", "locks", "--no-lock"} }
 

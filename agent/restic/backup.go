@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 )
 
@@ -44,6 +45,9 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 		if settled != nil {
 			snapshot = settled.snapshotOf(job.Run.JobID)
 		}
+	}
+	if snapshot == "" && failpoint.Planted(failpoint.InventSnapshot) {
+		snapshot = strings.Repeat("0", 64)
 	}
 	return nil, backupEnd(job, *main, settled, snapshot)
 }

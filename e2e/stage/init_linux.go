@@ -1,4 +1,4 @@
-package e2e
+package stage
 
 import (
 	"bytes"
@@ -22,19 +22,19 @@ const (
 	settling = 10 * time.Second
 )
 
-// runUnderInit runs the tests in a child process and is its init meanwhile:
+// UnderInit runs the tests in a child process and is its init meanwhile:
 // whatever loses its parent becomes ours, is reaped as on any real host, and
 // when the tests have ended nothing may be left. What is left is named, killed
 // and fails the run; so even tests that were killed leave no process. The
 // second result is false in the child, which is to run the tests.
-func runUnderInit() (code int, ran bool) {
+func UnderInit() (code int, ran bool) {
 	if os.Getenv(underInit) != "" {
 		return 0, false
 	}
 	// Ctrl-C reaches the tests as well, and they end. Caught, not ignored: they
 	// would inherit that, and everything they start.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
-	dir, err := newTempDir()
+	dir, err := NewTempDir()
 	if err == nil {
 		defer func() { _ = os.RemoveAll(dir) }() // again, for when the tests couldn't
 		code, err = actAsInit(dir)
@@ -50,8 +50,8 @@ func runUnderInit() (code int, ran bool) {
 	return code, true
 }
 
-// givenTempDir is the folder that init made, and removes in the end.
-func givenTempDir() string { return os.Getenv(underInit) }
+// GivenTempDir is the folder that init made, and removes in the end.
+func GivenTempDir() string { return os.Getenv(underInit) }
 
 func actAsInit(dir string) (int, error) {
 	if _, _, e := syscall.RawSyscall6(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0, 0, 0, 0); e != 0 {
@@ -88,7 +88,7 @@ func leftovers() []string {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		left := descendants(os.Getpid())
+		left := Descendants(os.Getpid())
 		if len(left) == 0 {
 			return nil
 		}
@@ -98,25 +98,18 @@ func leftovers() []string {
 		case <-deadline:
 			var names []string
 			for _, p := range left {
-				names = append(names, fmt.Sprintf("  %d %s", p.pid, p.args))
-				_ = syscall.Kill(p.pid, syscall.SIGKILL)
+				names = append(names, fmt.Sprintf("  %d %s", p.PID, p.Args))
+				_ = syscall.Kill(p.PID, syscall.SIGKILL)
 			}
 			return names
 		}
 	}
 }
 
-// proc is one process of /proc.
-type proc struct {
-	pid, parent int
-	state       string
-	args        string // separated by blanks
-}
-
-// processes lists what lives on this machine; zombies don't.
-func processes() []proc {
+// Processes lists what lives on this machine; zombies don't.
+func Processes() []Process {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is a constant
-	var out []proc
+	var out []Process
 	for _, path := range stats {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -128,26 +121,26 @@ func processes() []proc {
 			continue
 		}
 		dir := filepath.Dir(path)
-		p := proc{state: fields[0]}
-		p.pid, _ = strconv.Atoi(filepath.Base(dir))
-		p.parent, _ = strconv.Atoi(fields[1])
+		p := Process{State: fields[0]}
+		p.PID, _ = strconv.Atoi(filepath.Base(dir))
+		p.Parent, _ = strconv.Atoi(fields[1])
 		args, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		p.args = strings.TrimSpace(strings.ReplaceAll(string(args), "\x00", " "))
+		p.Args = strings.TrimSpace(strings.ReplaceAll(string(args), "\x00", " "))
 		out = append(out, p)
 	}
 	return out
 }
 
-// descendants are all processes below one.
-func descendants(of int) []proc {
-	all := processes()
+// Descendants are all processes below one.
+func Descendants(of int) []Process {
+	all := Processes()
 	below := map[int]bool{of: true}
-	var out []proc
+	var out []Process
 	for grew := true; grew; {
 		grew = false
 		for _, p := range all {
-			if below[p.parent] && !below[p.pid] {
-				below[p.pid], grew = true, true
+			if below[p.Parent] && !below[p.PID] {
+				below[p.PID], grew = true, true
 				out = append(out, p)
 			}
 		}
