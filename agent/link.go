@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"resticfleet/agent/protocol"
@@ -54,6 +55,7 @@ type session struct {
 	cfg     Config
 	hello   protocol.Hello
 	welcome protocol.Welcome
+	beats   atomic.Int64 // the time between heartbeats, as the newest welcome has it
 }
 
 // open links to the server as the options and the last links suggest.

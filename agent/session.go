@@ -69,7 +69,7 @@ func (a *Agent) serve(ctx context.Context, s *session) (*session, error) {
 	defer stop()
 	// What these return is the link's end, which the reading below hears too.
 	workers.Go(func() { _ = a.outbox.send(serving, s.link) })
-	workers.Go(func() { a.beat(serving, s.link, heartbeatEvery(a.opts, s.welcome)) })
+	workers.Go(func() { a.beat(serving, s) })
 	if s.kind != LinkPolling || !a.auto() {
 		return nil, a.listen(serving, s, &workers)
 	}
@@ -98,6 +98,7 @@ func superseding(err error) bool {
 
 // begin takes over what a welcome says, and what its hello has told.
 func (a *Agent) begin(s *session) {
+	s.beats.Store(int64(heartbeatEvery(a.opts, s.welcome)))
 	a.scheduler.SetJitter(max(0, time.Duration(s.welcome.ScheduleJitterMS)*time.Millisecond))
 	a.outbox.begin(s.hello.Jobs)
 }
@@ -264,17 +265,17 @@ func heartbeatEvery(o Options, w protocol.Welcome) time.Duration {
 }
 
 // beat repeats what the cron runs, for a server that was put back in time.
-func (a *Agent) beat(ctx context.Context, link transport.Link, every time.Duration) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
+func (a *Agent) beat(ctx context.Context, s *session) {
 	for n := 1; ; n++ {
+		next := time.NewTimer(time.Duration(s.beats.Load()))
 		select {
 		case <-ctx.Done():
+			next.Stop()
 			return
-		case <-tick.C:
+		case <-next.C:
 		}
 		version, digest := a.scheduler.Applied()
-		err := link.Send(ctx, protocol.Seal(fmt.Sprintf("heartbeat-%d", n), protocol.TypeHeartbeat, protocol.Heartbeat{
+		err := s.link.Send(ctx, protocol.Seal(fmt.Sprintf("heartbeat-%d", n), protocol.TypeHeartbeat, protocol.Heartbeat{
 			AppliedScheduleVersion: version, ScheduleDigest: digest, SentAt: time.Now().UTC(),
 		}))
 		if err != nil {

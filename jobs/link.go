@@ -62,6 +62,10 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 	if err := s.CatchUp(ctx, host.ID); err != nil {
 		return nil, nil, err
 	}
+	ping, poll, err := s.intervals(ctx, link.Repeats)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, j := range changed {
 		s.Hints.Publish(JobTopic(j.ID))
 	}
@@ -69,7 +73,7 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 
 	first := []protocol.Envelope{protocol.Seal(uuid.NewString(), protocol.TypeWelcome, protocol.Welcome{
 		Protocol: protocol.Version, Session: link.Session, ServerTime: time.Now().UTC(),
-		PingIntervalMS: s.PingInterval.Milliseconds(), PollIntervalMS: s.PingInterval.Milliseconds(),
+		PingIntervalMS: ping.Milliseconds(), PollIntervalMS: poll.Milliseconds(),
 		ScheduleJitterMS: s.ScheduleJitter.Milliseconds(),
 	})}
 	rest, err := s.Outgoing(ctx, link)

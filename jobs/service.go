@@ -30,7 +30,10 @@ type Config struct {
 
 // Service does the steps of jobs. Its methods return after the commit; hints
 // go out behind it.
-type Service struct{ Config }
+type Service struct {
+	Config
+	polling polling
+}
 
 // New makes a Service.
 func New(c Config) *Service {
@@ -46,7 +49,7 @@ func New(c Config) *Service {
 	if c.LostAfter == 0 {
 		c.LostAfter = 15 * time.Minute
 	}
-	return &Service{c}
+	return &Service{Config: c}
 }
 
 // RunGroup asks for a backup of a group now.

@@ -3,8 +3,9 @@ package models
 import (
 	"context"
 	"fmt"
+	"time"
 
-	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
 )
 
 // AgentWatch finds, again and again, the hosts whose agents may be told
@@ -39,13 +40,22 @@ func (w *AgentWatch) Look(ctx context.Context, db IDB) ([]HostID, error) {
 	return changed, nil
 }
 
-// TouchHosts keeps the last contact of agents that were answered from memory.
-func TouchHosts(ctx context.Context, db IDB, ids []HostID) error {
-	if len(ids) == 0 {
+// TouchHosts keeps when agents were heard, by this server's clock: what came
+// before a link's end doesn't bring the host back by being written after it.
+func TouchHosts(ctx context.Context, db *DB, heard map[HostID]time.Time) error {
+	if len(heard) == 0 {
 		return nil
 	}
-	_, err := db.NewUpdate().Table("hosts").Set("last_seen_at = now(), heard = "+heardNow).
-		Where("id in (?) and archived_at is null", bun.List(ids)).Exec(ctx)
+	var ids, ages []string
+	for id, at := range heard {
+		ids, ages = append(ids, id.String()), append(ages, interval(time.Since(at)))
+	}
+	err := Tx(ctx, db, func(tx IDB) error { // servers may touch the same hosts in another order
+		_, err := tx.ExecContext(ctx, `update hosts set last_seen_at = greatest(last_seen_at, now() - c.age), heard = `+heardNow+`
+			from unnest(?::uuid[], ?::interval[]) c (id, age) where hosts.id = c.id and archived_at is null`,
+			pgdialect.Array(ids), pgdialect.Array(ages))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("touch hosts: %w", err)
 	}

@@ -51,6 +51,16 @@ func TouchLink(ctx context.Context, db IDB, host HostID, generation int64) error
 	return nil
 }
 
+// CountPolling estimates how many agents poll. Those of the last hour count,
+// so that a server that was away for a while doesn't take its fleet for small.
+func CountPolling(ctx context.Context, db IDB) (int, error) {
+	n, err := db.NewSelect().Model((*Host)(nil)).Where("link = ? and last_seen_at > now() - interval '1 hour' and archived_at is null", protocol.LinkPolling).Count(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("count polling agents: %w", err)
+	}
+	return int(n), nil
+}
+
 // HoldGeneration makes sure, until the transaction ends, that this link is
 // still the host's newest.
 func HoldGeneration(ctx context.Context, tx IDB, host HostID, generation int64) error {

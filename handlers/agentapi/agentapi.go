@@ -172,6 +172,7 @@ func (s *Server) Schedule(c echo.Context) error {
 		return err
 	}
 	s.versions.keep(host.AgentTokenHash, host.ID, set.Version, mark)
+	s.contact(c.Request().Context(), host)
 	tag := etag(set.Version)
 	head.Set("ETag", tag)
 	if noneMatch(c.Request().Header.Values("If-None-Match"), tag) {

@@ -94,7 +94,19 @@ func (s *Server) Messages(c echo.Context) error {
 			answer.Acknowledged = append(answer.Acknowledged, e.ID)
 		}
 	}
+	s.contact(ctx, host)
 	return c.JSON(http.StatusOK, answer)
+}
+
+// contact keeps that a host was heard, unless that is known from a moment ago.
+func (s *Server) contact(ctx context.Context, host *models.Host) {
+	now := time.Now()
+	if host.Online(now) && now.Sub(*host.LastSeenAt) < touchEvery {
+		return
+	}
+	if err := models.TouchHosts(ctx, s.DB, map[models.HostID]time.Time{host.ID: now}); err != nil {
+		s.Log.WarnContext(ctx, "contact not kept", "host.id", host.ID, "err", err)
+	}
 }
 
 func superseded() error {

@@ -30,7 +30,8 @@ type versions struct {
 	// changes counts what happened to each host, so that an answer that was on
 	// its way from the database when the host changed isn't remembered.
 	changes map[models.HostID]uint64
-	touched map[models.HostID]struct{}
+	// touched is when agents were answered from here, until that is written.
+	touched map[models.HostID]time.Time
 	// believed is until when what is here can be believed.
 	believed time.Time
 }
@@ -43,7 +44,7 @@ type known struct {
 func newVersions() *versions {
 	return &versions{
 		byToken: map[string]known{}, tokens: map[models.HostID]string{},
-		changes: map[models.HostID]uint64{}, touched: map[models.HostID]struct{}{},
+		changes: map[models.HostID]uint64{}, touched: map[models.HostID]time.Time{},
 	}
 }
 
@@ -53,10 +54,11 @@ func (v *versions) get(tokenHash []byte) (int64, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	k, ok := v.byToken[string(tokenHash)]
-	if !ok || time.Now().After(v.believed) {
+	now := time.Now()
+	if !ok || now.After(v.believed) {
 		return 0, false
 	}
-	v.touched[k.host] = struct{}{}
+	v.touched[k.host] = now
 	return k.version, true
 }
 
@@ -137,13 +139,11 @@ func (v *versions) believe(until time.Time) {
 	v.believed = until
 }
 
-func (v *versions) contacts() []models.HostID {
+// contacts are those that are not written yet; they are given once.
+func (v *versions) contacts() map[models.HostID]time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	ids := make([]models.HostID, 0, len(v.touched))
-	for id := range v.touched {
-		ids = append(ids, id)
-	}
-	clear(v.touched)
-	return ids
+	at := v.touched
+	v.touched = map[models.HostID]time.Time{}
+	return at
 }
