@@ -205,11 +205,12 @@ func (s *Server) Commands(c echo.Context) error {
 	}
 	wait := defaultWait
 	if text := c.QueryParam("wait"); text != "" {
-		seconds, err := strconv.Atoi(text)
-		if err != nil || seconds < 0 {
+		// Fractions, too: an agent behind what cuts its polls waits that short.
+		seconds, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(seconds >= 0) {
 			return models.Invalid("wait", "%q is no number of seconds", models.CleanText(text, 20))
 		}
-		wait = min(time.Duration(seconds)*time.Second, maxWait)
+		wait = time.Duration(min(seconds, maxWait.Seconds()) * float64(time.Second))
 	}
 	link, err := s.pollLink(host, c.QueryParam("session"))
 	if err != nil {

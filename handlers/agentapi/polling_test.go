@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"resticfleet/agent/protocol"
 	"resticfleet/handlers/agentapi"
 	"resticfleet/models"
@@ -245,5 +247,34 @@ func TestPollsAreRefusedWithAReason(t *testing.T) {
 	must[[]models.JobID](t)(models.DeleteHost(b.ctx, b.db, h.ID))
 	if res := b.do("GET", "/agent/v1/commands?wait=0", p.token, nil); res.StatusCode != http.StatusGone || problem(t, res) == "" {
 		t.Errorf("a deleted host's poll got %d", res.StatusCode)
+	}
+}
+
+// What cuts polls may leave them less than a second.
+func TestAPollMayLastAFractionOfASecond(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, p := b.poller("web-1")
+	p.hello()
+	for wait, want := range map[string]int{"0.050": http.StatusNoContent, "-1": 422, "NaN": 422, "soon": 422} {
+		if status, a := p.poll(wait); status != want {
+			t.Errorf("a poll of %q got %d %v", wait, status, a.types())
+		}
+	}
+}
+
+// By the process an agent knows that a link was cut by a restart, and not by
+// something on the way.
+func TestASocketsAnswerNamesTheServersProcess(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, token := b.enrolled("web-1")
+	conn, res, err := websocket.DefaultDialer.DialContext(b.ctx, b.wsURL(), http.Header{"Authorization": {"Bearer " + token}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := res.Header.Get(agentapi.BootHeader); got == "" {
+		t.Error("it doesn't")
 	}
 }

@@ -21,6 +21,8 @@ import (
 const (
 	helloTimeout = 15 * time.Second
 	writeTimeout = 10 * time.Second
+	// goodbye is how long an ending link may take to say so.
+	goodbye = time.Second
 	// touchEvery is how often a link that only pings writes its last contact:
 	// well within models.OnlineFor.
 	touchEvery = 20 * time.Second
@@ -83,7 +85,7 @@ func (s *Server) WebSocket(c echo.Context) error {
 	}
 	defer s.open.Done()
 
-	conn, err := upgrader.Upgrade(c.Response(), c.Request(), nil)
+	conn, err := upgrader.Upgrade(c.Response(), c.Request(), http.Header{BootHeader: {s.boot}})
 	if err != nil {
 		s.Log.WarnContext(c.Request().Context(), "link refused", "host.id", host.ID, "reason", err.Error(), "address", c.RealIP())
 		return nil // the upgrader has answered
@@ -119,8 +121,12 @@ func (s *Server) serve(conn *websocket.Conn, host *models.Host) {
 	go func() { defer close(written); s.write(ctx, k) }()
 	dispatched := make(chan struct{})
 	go func() { defer close(dispatched); s.dispatch(ctx, k, first) }()
-	// A blocked read ends only with the connection.
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
+	// A blocked read ends only with the connection. A blocked write, of a line
+	// that nobody reads any more, gets a moment.
+	stop := context.AfterFunc(ctx, func() {
+		_ = conn.SetReadDeadline(time.Now())
+		_ = conn.NetConn().SetWriteDeadline(time.Now().Add(goodbye))
+	})
 	defer stop()
 
 	cancel(s.read(ctx, k))
@@ -364,7 +370,7 @@ func (s *Server) write(ctx context.Context, k *socket) {
 
 // closeWith says why and closes; called when nobody else writes any more.
 func closeWith(conn *websocket.Conn, code int, why *protocol.Error) {
-	deadline := time.Now().Add(time.Second)
+	deadline := time.Now().Add(goodbye)
 	text := ""
 	if why != nil {
 		_ = conn.SetWriteDeadline(deadline)
