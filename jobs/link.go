@@ -49,6 +49,9 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 		if err != nil {
 			return err
 		}
+		if _, err := s.applied(ctx, tx, host.ID, hello.AppliedScheduleVersion, hello.ScheduleDigest, true); err != nil {
+			return err
+		}
 		changed, cancels, err = models.Settle(ctx, tx, now, hello.Jobs)
 		return err
 	})
@@ -83,6 +86,39 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 	failpoint.Hit(failpoint.Welcomed)
 	first = append(first, rest...)
 	return link, append(first, s.cancelMessages(link, cancels)...), nil
+}
+
+// applied keeps which schedule set an agent runs. It reports whether the
+// agent's memory was ahead of ours, so that the set must go out anew. Nonsense
+// is logged and otherwise ignored: a link is worth more.
+func (s *Service) applied(ctx context.Context, tx models.IDB, host models.HostID, version int64, digest string, sure bool) (raised bool, err error) {
+	raised, err = models.ApplySchedule(ctx, tx, host, version, digest, sure)
+	switch {
+	case models.CodeOf(err) == models.EInvalid:
+		s.Log.WarnContext(ctx, "an agent's schedule version is ignored", "host.id", host, "err", err)
+		return false, nil
+	case raised:
+		s.Log.WarnContext(ctx, "an agent's schedule set is not of this database, which was put back in time: it gets a newer one",
+			"host.id", host, "version", version, "digest", digest)
+	}
+	return raised, err
+}
+
+// SawSchedule hears that an agent has seen a schedule version above ours; see
+// models.PassSchedule.
+func (s *Service) SawSchedule(ctx context.Context, host models.HostID, version int64) error {
+	raised, err := models.PassSchedule(ctx, s.DB, host, version)
+	switch {
+	case err != nil:
+		return err
+	case !raised:
+		s.Log.WarnContext(ctx, "an agent's schedule version is ignored", "host.id", host, "version", version)
+		return nil
+	}
+	s.Log.WarnContext(ctx, "an agent's schedule set is not of this database, which was put back in time: it gets a newer one",
+		"host.id", host, "version", version)
+	s.HostChanged(host)
+	return nil
 }
 
 // Resume goes on with a host's polling link, perhaps one that was opened on

@@ -138,11 +138,19 @@ func (r *receiver) changed(j *models.Job, err error) error {
 
 func (r *receiver) scheduleAck(m protocol.ScheduleAck) error {
 	r.hints = append(r.hints, HostTopic(r.host))
-	return models.AckSchedule(r.ctx, r.tx, r.host, m.Version, m.Digest)
+	return r.applied(m.Version, m.Digest)
 }
 
 func (r *receiver) heartbeat(m protocol.Heartbeat) error {
-	return models.AckSchedule(r.ctx, r.tx, r.host, m.AppliedScheduleVersion, m.ScheduleDigest)
+	return r.applied(m.AppliedScheduleVersion, m.ScheduleDigest)
+}
+
+func (r *receiver) applied(version int64, digest string) error {
+	raised, err := r.s.applied(r.ctx, r.tx, r.host, version, digest, false)
+	if raised {
+		r.hints = append(r.hints, HostTopic(r.host), DispatchTopic(r.host))
+	}
+	return err
 }
 
 func (r *receiver) accepted(m protocol.Accepted) error {

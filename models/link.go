@@ -86,11 +86,11 @@ func SaveHello(ctx context.Context, tx IDB, host HostID, generation int64, hello
 	err := tx.NewRaw(`update hosts set journal_id = ?, agent_version = ?, restic_version = ?,
 		os = coalesce(nullif(?, ''), os), arch = coalesce(nullif(?, ''), arch),
 		timezone_since = case when timezone = ? then timezone_since else now() end,
-		timezone = ?, timezone_known = ?, applied_schedule_version = ?, applied_schedule_digest = ?,
+		timezone = ?, timezone_known = ?,
 		clock_skew_ms = ?, link_reason = ?, last_seen_at = now(), heard = `+heardNow+`, link_closed_at = null
 		where id = ? and link_generation = ? returning *`,
 		clip(hello.JournalID), clip(hello.AgentVersion), clip(hello.ResticVersion), clip(hello.OS), clip(hello.Arch),
-		zoneOr(hello.Timezone), zoneOr(hello.Timezone), zoneKnown(hello.Timezone), hello.AppliedScheduleVersion, clip(hello.ScheduleDigest),
+		zoneOr(hello.Timezone), zoneOr(hello.Timezone), zoneKnown(hello.Timezone),
 		skew, clip(hello.LinkReason), host, generation).Scan(ctx, h)
 	if isNoRows(err) {
 		return nil, ErrSuperseded
@@ -99,15 +99,6 @@ func SaveHello(ctx context.Context, tx IDB, host HostID, generation int64, hello
 		return nil, fmt.Errorf("save hello: %w", err)
 	}
 	return h, nil
-}
-
-// AckSchedule keeps which version the agent's cron runs.
-func AckSchedule(ctx context.Context, tx IDB, host HostID, version int64, digest string) error {
-	_, err := tx.ExecContext(ctx, "update hosts set applied_schedule_version = ?, applied_schedule_digest = ? where id = ?", version, clip(digest), host)
-	if err != nil {
-		return fmt.Errorf("schedule ack: %w", err)
-	}
-	return nil
 }
 
 // clip bounds a short text that an agent sends, and drops what Postgres can't

@@ -151,6 +151,71 @@ func raiseScheduleVersion(ctx context.Context, tx IDB, host HostID) error {
 	return nil
 }
 
+// maxScheduleJump is how far a server raises a schedule version for an agent's
+// word alone.
+const maxScheduleJump = 1_000_000
+
+// ApplySchedule keeps which version of the set an agent's cron runs; digest is
+// empty where it isn't told. A version above ours, or ours with another set,
+// comes from before this database was restored: agents pass over what is older
+// than they have, so ours is raised past theirs, and raised says that the set
+// must go out anew. What no server of ours can have sent is EInvalid and
+// changes nothing. A repetition of what is known costs one look at the row. The
+// set itself is compared for a digest that was not heard before, so that one
+// which can never fit doesn't drive the version up for ever, or with sure.
+func ApplySchedule(ctx context.Context, tx IDB, host HostID, version int64, digest string, sure bool) (raised bool, err error) {
+	var current, applied int64
+	var known string
+	digest = clip(digest)
+	err = tx.QueryRowContext(ctx, `select schedule_version, applied_schedule_version, applied_schedule_digest
+		from hosts where id = ? for no key update`, host).Scan(&current, &applied, &known)
+	if err != nil {
+		return false, fmt.Errorf("apply schedule: %w", err)
+	}
+	if version < 0 || version-maxScheduleJump >= current {
+		return false, Invalid("version", "%d is no schedule version of this host: it is at %d", version, current)
+	}
+	same := version == applied && digest == known
+	if same && version <= current && !sure {
+		return false, nil
+	}
+	raised = version > current
+	if version == current && version > 0 && digest != "" && (digest != known || sure) {
+		set, err := ScheduleSet(ctx, tx, host)
+		if err != nil {
+			return false, err
+		}
+		raised = set.Digest() != digest
+	}
+	if raised {
+		current = version + 1
+	} else if same {
+		return false, nil
+	}
+	_, err = tx.ExecContext(ctx, "update hosts set schedule_version = ?, applied_schedule_version = ?, applied_schedule_digest = ? where id = ?",
+		current, version, digest, host)
+	if err != nil {
+		return false, fmt.Errorf("apply schedule: %w", err)
+	}
+	return raised, nil
+}
+
+// PassSchedule raises a host's schedule version past one that its agent has
+// seen, whether or not it runs it; see ApplySchedule.
+func PassSchedule(ctx context.Context, db *DB, host HostID, seen int64) (raised bool, err error) {
+	err = Tx(ctx, db, func(tx IDB) error {
+		res, err := tx.ExecContext(ctx, "update hosts set schedule_version = ? where id = ? and schedule_version between ? and ?",
+			seen+1, host, seen-maxScheduleJump+1, seen-1)
+		if err != nil {
+			return fmt.Errorf("pass schedule: %w", err)
+		}
+		n, _ := res.RowsAffected()
+		raised = n > 0
+		return nil
+	})
+	return raised, err
+}
+
 func setScheduleGroups(ctx context.Context, tx IDB, s *Schedule) error {
 	var live []GroupID
 	err := tx.NewRaw("select id from source_groups where id in (?) and host_id = ? and archived_at is null for key share",
@@ -226,7 +291,7 @@ func loadScheduleGroups(ctx context.Context, db IDB, list []*Schedule) error {
 
 // ScheduleSet is all schedules of a host as its agent sees them, with the
 // version it had in the same instant.
-func ScheduleSet(ctx context.Context, db *DB, host HostID) (protocol.ScheduleSet, error) {
+func ScheduleSet(ctx context.Context, db IDB, host HostID) (protocol.ScheduleSet, error) {
 	set := protocol.ScheduleSet{Schedules: []protocol.Schedule{}}
 	var rows []struct {
 		Version int64

@@ -167,6 +167,12 @@ func (s *Server) Schedule(c echo.Context) error {
 	if host, err = s.host(c); err != nil {
 		return err
 	}
+	seen := c.Request().Header.Values("If-None-Match")
+	if newest := newestSeen(seen); newest > host.ScheduleVersion && !noneMatch(seen, etag(host.ScheduleVersion)) {
+		if err := s.Jobs.SawSchedule(c.Request().Context(), host.ID, newest); err != nil {
+			return err
+		}
+	}
 	set, err := models.ScheduleSet(c.Request().Context(), s.DB, host.ID)
 	if err != nil {
 		return err
@@ -175,7 +181,7 @@ func (s *Server) Schedule(c echo.Context) error {
 	s.contact(c.Request().Context(), host)
 	tag := etag(set.Version)
 	head.Set("ETag", tag)
-	if noneMatch(c.Request().Header.Values("If-None-Match"), tag) {
+	if noneMatch(seen, tag) {
 		return c.NoContent(http.StatusNotModified)
 	}
 	return c.JSON(http.StatusOK, set)

@@ -2,6 +2,7 @@ package agentapi
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,10 +14,29 @@ func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + 
 // compared weakly. True means 304. What can't be read matches nothing.
 func noneMatch(headers []string, current string) bool {
 	for _, header := range headers {
-		rest := strings.TrimSpace(header)
-		if rest == "*" {
+		if strings.TrimSpace(header) == "*" {
 			return true
 		}
+	}
+	return slices.Contains(entityTags(headers), current)
+}
+
+// newestSeen is the highest schedule version among the tags of If-None-Match,
+// 0 for none.
+func newestSeen(headers []string) (version int64) {
+	for _, tag := range entityTags(headers) {
+		if seen, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64); err == nil {
+			version = max(version, seen)
+		}
+	}
+	return version
+}
+
+// entityTags lists the tags of a header in their quotes, without their W/. A
+// header ends for us where it can't be read.
+func entityTags(headers []string) (tags []string) {
+	for _, header := range headers {
+		rest := strings.TrimSpace(header)
 		for rest != "" {
 			rest = strings.TrimLeft(rest, " \t,")
 			rest = strings.TrimPrefix(rest, "W/")
@@ -27,13 +47,11 @@ func noneMatch(headers []string, current string) bool {
 			if end < 0 {
 				break
 			}
-			if rest[:end+2] == current {
-				return true
-			}
+			tags = append(tags, rest[:end+2])
 			rest = rest[end+2:]
 		}
 	}
-	return false
+	return tags
 }
 
 // bearer reads an Authorization header; the scheme's case doesn't matter.
