@@ -341,8 +341,9 @@ func (l *polling) write() {
 		if err == nil && a == nil {
 			err = &lineError{errors.New("the answer to messages is empty: something between changes it"), true, false}
 		}
+		session := ""
 		if err == nil && hello {
-			err = l.welcome(a, began)
+			session, err = l.welcome(a)
 		}
 		if err != nil {
 			failures++
@@ -363,11 +364,15 @@ func (l *polling) write() {
 		if _, ok := l.deliver(a.Messages); !ok {
 			return
 		}
+		if hello {
+			// Only now: what a poll brings must not come before the welcome.
+			l.change(func() { l.session, l.greeted, l.newBoot = session, began, false })
+		}
 	}
 }
 
-// welcome opens the session that the answer to hello names.
-func (l *polling) welcome(a *answer, began time.Time) error {
+// welcome gives the session that the answer to hello names.
+func (l *polling) welcome(a *answer) (session string, err error) {
 	for _, frame := range a.Messages {
 		e, err := protocol.Open(frame)
 		if err != nil || e.Type != protocol.TypeWelcome {
@@ -375,17 +380,16 @@ func (l *polling) welcome(a *answer, began time.Time) error {
 		}
 		w, err := protocol.Decode[protocol.Welcome](e)
 		if err != nil {
-			return err
+			return "", err
 		}
 		if w.Session == "" {
-			return errors.New("the server's welcome names no session")
+			return "", errors.New("the server's welcome names no session")
 		}
 		l.Welcomed(w) // the first poll goes by it
-		l.change(func() { l.session, l.greeted, l.newBoot = w.Session, began, false })
-		return nil
+		return w.Session, nil
 	}
 	if len(a.Rejected) > 0 {
-		return fmt.Errorf("the server refused hello: %s", oneLine(a.Rejected[0].Reason))
+		return "", fmt.Errorf("the server refused hello: %s", oneLine(a.Rejected[0].Reason))
 	}
-	return &lineError{errors.New("the server took hello and sent no welcome"), true, false}
+	return "", &lineError{errors.New("the server took hello and sent no welcome"), true, false}
 }

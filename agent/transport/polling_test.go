@@ -310,3 +310,25 @@ func TestClosingAPollingLinkEndsItsRequests(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a poll brings goes to somebody who has heard the welcome.
+func TestNothingComesBeforeTheWelcome(t *testing.T) {
+	t.Parallel()
+	o, c := newOffice(t)
+	o.with(func() { o.down = []protocol.Envelope{protocol.Seal("run-1", protocol.TypeRun, protocol.Run{JobID: "1"})} })
+	for range 50 {
+		l, err := transport.DialPolling(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Send(t.Context(), protocol.Seal("hello", protocol.TypeHello, protocol.Hello{})); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{protocol.TypeWelcome, protocol.TypeRun} {
+			if e, err := receive(t, l); err != nil || e.Type != want {
+				t.Errorf("%s came instead of %s, %v", e.Type, want, err)
+			}
+		}
+		l.Close()
+	}
+}
