@@ -42,7 +42,7 @@ func (b *bundle) spawnAgent(run *protocol.Run, dieOn string) *agentProcess {
 	p := &agentProcess{cmd: cmd, lines: bufio.NewScanner(out)}
 	p.lines.Buffer(nil, 1<<20)
 	b.t.Cleanup(p.kill)
-	order := agentOrder{StateDir: b.state, Restic: b.restic, Key: b.private, Accept: run, DieOn: dieOn}
+	order := agentOrder{StateDir: b.state, Restic: b.restic, Key: b.private, Accept: run, MinFree: b.minFree, DieOn: dieOn}
 	if err := json.NewEncoder(in).Encode(order); err != nil {
 		b.t.Fatal(err)
 	}

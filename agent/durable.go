@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // writeDurably replaces path by data: after it returns, a crash of process or
@@ -24,8 +25,13 @@ func writeAtomically(path string, data []byte) error {
 	return replace(path, data, func(*os.File) error { return nil })
 }
 
+// unfinished begins the names of files that are not in their place yet.
+const unfinished = ".tmp-"
+
+func isUnfinished(name string) bool { return strings.HasPrefix(name, unfinished) }
+
 func replace(path string, data []byte, settle func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*") // mode 0600
+	f, err := os.CreateTemp(filepath.Dir(path), unfinished+"*") // mode 0600
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
-	"syscall"
 	"time"
 
 	"resticfleet/agent/failpoint"
@@ -30,6 +30,9 @@ func (r *Runner) execute(ctx context.Context, j *job, turn <-chan struct{}) {
 
 // work runs or follows the job's steps. nil: ctx ended first.
 func (r *Runner) work(ctx context.Context, j *job) *protocol.Finished {
+	if diskFull(j.broken) {
+		return r.agentFault(j, j.broken)
+	}
 	if j.broken != nil {
 		return restic.Fail(j.id, protocol.ErrInternal, "The agent lost the command of this job: "+j.broken.Error()+".", "Run it again.")
 	}
@@ -54,8 +57,11 @@ func (r *Runner) work(ctx context.Context, j *job) *protocol.Finished {
 			}
 			if n == 1 {
 				end = r.mayStart(ctx, j, secretsFault)
-			} else if secretsFault != nil {
+			} else {
 				end = secretsFault
+				if r.shortage(r.runsDir()) != "" {
+					r.reserve.release() // what restic has done is found out with it
+				}
 			}
 			if end != nil {
 				return scrubbed(w.scrub, end)
@@ -130,7 +136,7 @@ func (r *Runner) openSecrets(run protocol.Run) (protocol.Secrets, *protocol.Fini
 // agentFault is an end for what the agent itself could not do.
 func (r *Runner) agentFault(j *job, err error) *protocol.Finished {
 	r.cfg.Logger.Error("a job failed on the agent's side", "job.id", j.id, "err", err)
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if diskFull(err) {
 		return restic.Fail(j.id, protocol.ErrNoSpace, "The agent's disk is full: "+err.Error()+".", "Free space on the disk that holds "+r.cfg.StateDir+".")
 	}
 	return restic.Fail(j.id, protocol.ErrInternal, "The agent could not do its part: "+err.Error()+".", "See the agent's log on the host.")
@@ -162,6 +168,7 @@ func (r *Runner) finish(ctx context.Context, j *job, end protocol.Finished) {
 		_, err := r.journal.Update(j.id, func(e *Entry) { e.State, e.Result, e.Command = protocol.JobFinished, &end, nil })
 		if err == nil || errors.Is(err, ErrUnknownJob) {
 			failpoint.Hit(failpoint.Concluded)
+			r.dropOutput(j)
 			break
 		}
 		r.cfg.Logger.Error("a job's result can't be written down yet", "job.id", j.id, "err", err)
@@ -179,6 +186,19 @@ func (r *Runner) finish(ctx context.Context, j *job, end protocol.Finished) {
 	}
 	r.cfg.Logger.Info("job ended", "job.id", j.id, "kind", e.Kind, "outcome", end.Outcome, "code", end.ErrorCode)
 	r.cfg.Changed(j.id)
+}
+
+// dropOutput removes what restic printed, once the job's log and result hold
+// what is to be kept of it: a server that is away for weeks must not fill the
+// disk with it.
+func (r *Runner) dropOutput(j *job) {
+	for n := 1; exists(string(j.dir.step(n))); n++ {
+		for _, name := range []string{restic.Stdout, restic.Stderr} {
+			if err := os.Remove(j.dir.step(n).file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				r.cfg.Logger.Error("restic's output can't be removed", "job.id", j.id, "err", err)
+			}
+		}
+	}
 }
 
 // worker is what the steps of one job share.

@@ -33,6 +33,7 @@ type follower struct {
 	out            *restic.Output
 	stdout, stderr *tail
 	moved          bool // something to report since the last report
+	speechless     bool // a line could not be written
 
 	interrupted string // the reason, once there is one
 	signal      syscall.Signal
@@ -176,7 +177,7 @@ func (f *follower) interrupt(reason, detail string, killAfter time.Duration) {
 	f.interrupted = reason
 	record := interruptRecord{Reason: reason, Detail: f.scrub.Text(detail), At: f.r.cfg.Now().UTC()}
 	if !exists(f.dir.interruptPath()) {
-		if err := writeJSONDurably(f.dir.interruptPath(), record); err != nil {
+		if err := f.r.reserve.spend(func() error { return writeJSONDurably(f.dir.interruptPath(), record) }); err != nil {
 			f.r.cfg.Logger.Error("the reason of an interrupt can't be written down", "job.id", f.j.id, "err", err)
 		}
 	}
@@ -246,8 +247,9 @@ func (f *follower) line(stream string, l restic.Line) {
 	}
 	f.moved = true
 	err := f.log.add(fmt.Sprintf("%d/%s", f.n, stream), l.End, event.Level, f.scrub.Text(event.Text))
-	if err != nil {
-		f.r.cfg.Logger.Error("a log line is lost", "job.id", f.j.id, "err", err)
+	if err != nil && !f.speechless {
+		f.speechless = true // one complaint: the next goes to a full disk too
+		f.r.cfg.Logger.Error("log lines are lost", "job.id", f.j.id, "err", err)
 	}
 }
 

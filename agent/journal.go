@@ -36,9 +36,10 @@ type Entry struct {
 // call that wrote it returns. It holds no secret. It is what makes at-least-once
 // delivery run every job at most once. Safe for concurrent use.
 type Journal struct {
-	dir string
-	id  string
-	log *slog.Logger
+	dir     string
+	id      string
+	log     *slog.Logger
+	reserve *reserve // for Update; Accept asks for no job's sake
 
 	mu      sync.Mutex
 	entries map[string]Entry
@@ -58,11 +59,11 @@ const (
 // OpenJournal reads the journal in dir, made where it doesn't exist. A file
 // that can't be read as an entry is set aside under another name and logged:
 // one damaged file never keeps the agent from starting.
-func OpenJournal(dir string, log *slog.Logger) (*Journal, error) {
+func OpenJournal(dir string, reserve *reserve, log *slog.Logger) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j := &Journal{dir: dir, log: log, entries: map[string]Entry{}}
+	j := &Journal{dir: dir, log: log, reserve: reserve, entries: map[string]Entry{}}
 	if err := j.readID(); err != nil {
 		return nil, err
 	}
@@ -71,6 +72,10 @@ func OpenJournal(dir string, log *slog.Logger) (*Journal, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	for _, f := range files {
+		if isUnfinished(f.Name()) {
+			_ = os.Remove(filepath.Join(dir, f.Name())) // the rest of a write that a crash cut short
+			continue
+		}
 		id, isEntry := strings.CutSuffix(f.Name(), entrySuffix)
 		if !isEntry {
 			continue
@@ -141,8 +146,8 @@ func (j *Journal) Accept(run protocol.Run, at time.Time) (e Entry, known bool, e
 	return e, false, j.write(e)
 }
 
-// Update changes an entry and writes it down; memory changes only after the
-// disk has. ErrUnknownJob when there is none.
+// Update changes an entry and writes it down, on a full disk into the reserve;
+// memory changes only after the disk has. ErrUnknownJob when there is none.
 func (j *Journal) Update(jobID string, change func(*Entry)) (Entry, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -151,7 +156,7 @@ func (j *Journal) Update(jobID string, change func(*Entry)) (Entry, error) {
 		return Entry{}, ErrUnknownJob
 	}
 	change(&e)
-	return e, j.write(e)
+	return e, j.reserve.spend(func() error { return j.write(e) })
 }
 
 func (j *Journal) write(e Entry) error {

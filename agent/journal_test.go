@@ -16,7 +16,7 @@ import (
 func openTestJournal(t *testing.T, dir string) (*Journal, *bytes.Buffer) {
 	t.Helper()
 	var said bytes.Buffer
-	j, err := OpenJournal(dir, slog.New(slog.NewTextHandler(&said, nil)))
+	j, err := OpenJournal(dir, nil, slog.New(slog.NewTextHandler(&said, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

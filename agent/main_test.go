@@ -38,6 +38,7 @@ type agentOrder struct {
 	Restic   string
 	Key      []byte
 	Accept   *protocol.Run
+	MinFree  uint64
 	DieOn    string // "accepted": wait for the kill right behind the journal's fsync
 }
 
@@ -50,7 +51,7 @@ func testAgent() int {
 	}
 	changed := make(chan string, 10000)
 	r, err := NewRunner(RunnerConfig{
-		StateDir: order.StateDir, Restic: order.Restic, Self: os.Args[0],
+		StateDir: order.StateDir, Restic: order.Restic, Self: os.Args[0], MinFreeBytes: order.MinFree,
 		Key:     func() ([]byte, error) { return order.Key, nil },
 		Changed: func(id string) { changed <- id },
 	})

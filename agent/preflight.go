@@ -35,6 +35,10 @@ func (r *Runner) preflight(ctx context.Context, run protocol.Run) *protocol.Fini
 			return restic.Fail(run.JobID, protocol.ErrNoSpace, shortage, "Free space on the host's disk that holds it.")
 		}
 	}
+	if err := r.reserve.hold(); err != nil {
+		return restic.Fail(run.JobID, protocol.ErrNoSpace, "No room can be kept on the host's disk for this job's result: "+err.Error()+".",
+			"Free space on the disk that holds "+r.cfg.StateDir+".")
+	}
 	for _, path := range run.Includes {
 		_, err := os.Lstat(path)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {

@@ -90,6 +90,7 @@ type Runner struct {
 	cfg     RunnerConfig
 	lock    *os.File
 	journal *Journal
+	reserve *reserve
 	version *versionReader
 	gate    *gate
 
@@ -127,7 +128,13 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 			return nil, errors.Join(fmt.Errorf("state directory: %w", err), lock.Close())
 		}
 	}
-	if r.journal, err = OpenJournal(r.journalDir(), cfg.Logger); err != nil {
+	r.reserve = &reserve{path: filepath.Join(dir, "reserve")}
+	if r.shortage(dir) == "" {
+		if err := r.reserve.hold(); err != nil {
+			cfg.Logger.Warn("no room can be kept on the disk", "err", err)
+		}
+	}
+	if r.journal, err = OpenJournal(r.journalDir(), r.reserve, cfg.Logger); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return r, nil
@@ -153,6 +160,7 @@ func (r *Runner) Resume() error {
 	for _, e := range r.journal.Open() {
 		j := r.newJob(e.JobID)
 		if e.State == protocol.JobFinished {
+			r.dropOutput(j)
 			r.mu.Lock()
 			r.jobs[e.JobID] = j
 			r.mu.Unlock()

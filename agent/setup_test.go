@@ -49,6 +49,7 @@ type bundle struct {
 	public   []byte
 	password string
 	env      map[string]string
+	minFree  uint64 // 0: the runner's default
 
 	changes chan struct{}
 	runner  *Runner
@@ -94,6 +95,7 @@ func (b *bundle) config() RunnerConfig {
 		Key:           func() ([]byte, error) { return b.private, nil },
 		Changed:       func(string) { b.poke() },
 		TailEvery:     20 * time.Millisecond,
+		MinFreeBytes:  b.minFree,
 		MinFreeInodes: 10,
 	}
 }

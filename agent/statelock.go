@@ -29,11 +29,8 @@ func lockState(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("another agent (process %s) works in the state directory %s: stop it, or give this one a directory of its own with --state-dir",
 			strings.TrimSpace(string(holder[:n])), dir)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(fmt.Sprintf("%d\n", os.Getpid())), 0)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("lock state directory %s: %w", dir, err), f.Close())
-		}
+	if f.Truncate(0) == nil {
+		_, _ = f.WriteAt([]byte(fmt.Sprintf("%d\n", os.Getpid())), 0) // a help; a full disk must not keep the agent away
 	}
 	return f, nil
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,6 +80,10 @@ func superviseStep(dir stepDir) (int, error) {
 	if err != nil {
 		return superviseFailed, err
 	}
+	exitFile, err := dir.prepareExit()
+	if err != nil {
+		return superviseFailed, err
+	}
 	switch err := dir.begin(spec); {
 	case errors.Is(err, fs.ErrExist):
 		return superviseOther, nil
@@ -87,7 +92,7 @@ func superviseStep(dir stepDir) (int, error) {
 	}
 	failpoint.Hit(failpoint.Marked)
 	if err := cmd.Start(); err != nil {
-		return superviseDone, writeJSONDurably(dir.exitPath(), exitRecord{Code: -1, StartError: err.Error(), At: time.Now().UTC()})
+		return superviseDone, dir.recordExit(exitFile, exitRecord{Code: -1, StartError: err.Error(), At: time.Now().UTC()})
 	}
 	for _, p := range pipes {
 		_ = p.Close() // read ends, restic has its own
@@ -108,9 +113,50 @@ func superviseStep(dir stepDir) (int, error) {
 		pidErr = errors.Join(pidErr, waitErr)
 	}
 	failpoint.Hit(failpoint.Exited)
-	pidErr = errors.Join(pidErr, writeJSONDurably(dir.exitPath(), exit))
+	pidErr = errors.Join(pidErr, dir.recordExit(exitFile, exit))
 	failpoint.Hit(failpoint.Recorded)
 	return superviseDone, pidErr
+}
+
+// wordsRoom is kept in each of restic's output files, so that it can still say
+// what is wrong when it is the disk.
+const wordsRoom = 64 << 10
+
+// exitRoom is what exit.json takes of the disk, blanks and all.
+const exitRoom = 4 << 10
+
+// prepareExit writes exit.json full of blanks under another name, so that on a
+// disk that has become full meanwhile there is still room for how restic ended.
+func (d stepDir) prepareExit() (*os.File, error) {
+	f, err := os.OpenFile(d.file(unfinished+"exit"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(bytes.Repeat([]byte(" "), exitRoom)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// recordExit writes over the blanks, then puts the file in its place; durable
+// when it returns.
+func (d stepDir) recordExit(f *os.File, exit exitRecord) error {
+	exit.StartError = exit.StartError[:min(len(exit.StartError), exitRoom/8)] // JSON may need six bytes for one
+	data, err := json.Marshal(exit)
+	if err == nil {
+		_, err = f.WriteAt(data, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), d.exitPath())
+	}
+	if err == nil {
+		err = syncDir(string(d))
+	}
+	return err
 }
 
 // resticCommand builds the process. It gets the lock's descriptor too: as long
@@ -138,6 +184,7 @@ func resticCommand(dir stepDir, spec stepSpec, secrets stepSecrets, lock *os.Fil
 		if err != nil {
 			return nil, nil, err
 		}
+		keepRoom(f, wordsRoom)
 		*out.to = f
 	}
 	return cmd, []*os.File{password, repository}, nil

@@ -37,7 +37,7 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 		return clearStep(diedNote), nil
 	}
 	snapshot := main.Output.snapshotID
-	if main.ExitCode != 0 && main.ExitCode != 3 && snapshot == "" {
+	if snapshot == "" {
 		if settled == nil && inDoubt(*main) {
 			return &Step{Purpose: PurposeSettle, Args: settleArgs(job.Run), Document: true, Timeout: asideTimeout,
 				Note: "Asking the repository whether the snapshot of this job exists."}, nil
@@ -52,15 +52,16 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	return nil, backupEnd(job, *main, settled, snapshot)
 }
 
-// inDoubt: restic opened the repository and didn't come to a plain end, so a
-// snapshot may exist that nobody heard of. Not so where the agent gave up on a
+// inDoubt: a snapshot may exist that nobody heard of. restic opened the
+// repository and didn't come to a plain end, or it says that all went well and
+// its summary is missing, as where the disk with its output was full. Not so where the agent gave up on a
 // backend that never answered, though restic says a word when it is
 // interrupted: asking would only wait as long once more.
 func inDoubt(r StepResult) bool {
 	if r.StartError != "" || (r.Interrupt == InterruptUnreachable && !r.Output.answered) {
 		return false
 	}
-	return r.Lost || ((r.killed() || r.ExitCode == 130) && r.Output.spoke)
+	return r.Lost || r.ExitCode == 0 || r.ExitCode == 3 || ((r.killed() || r.ExitCode == 130) && r.Output.spoke)
 }
 
 func backupEnd(job Job, main StepResult, settled *StepResult, snapshot string) *protocol.Finished {
@@ -86,10 +87,10 @@ func backupEnd(job Job, main StepResult, settled *StepResult, snapshot string) *
 	default:
 		end.Outcome = protocol.OutcomeFailed
 		end.ErrorCode, end.Error = explain(job.Run, main)
-		if settled != nil && (settled.ExitCode != 0 || settled.Lost) {
-			_, why := explain(job.Run, *settled)
-			end.Error += " The repository could not be asked whether the snapshot exists: " + why
-		}
+	}
+	if end.Outcome == protocol.OutcomeFailed && settled != nil && (settled.ExitCode != 0 || settled.Lost) {
+		_, why := explain(job.Run, *settled)
+		end.Error += " The repository could not be asked whether the snapshot exists: " + why
 	}
 	return end
 }
