@@ -69,7 +69,8 @@ func (a *Agent) serve(ctx context.Context, s *session) (*session, error) {
 	defer stop()
 	// What these return is the link's end, which the reading below hears too.
 	workers.Go(func() { _ = a.outbox.send(serving, s.link) })
-	workers.Go(func() { a.beat(serving, s.link, heartbeatEvery(a.opts, s.welcome)) })
+	every := heartbeatEvery(a.opts, s.welcome) // which a new hello replaces
+	workers.Go(func() { a.beat(serving, s.link, every) })
 	if s.kind != LinkPolling || !a.auto() {
 		return nil, a.listen(serving, s, &workers)
 	}
