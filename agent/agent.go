@@ -55,7 +55,7 @@ type Options struct {
 	// counts. 30 s, 50 s (so that an agent is back within a minute) and 1 s.
 	ProbeAfter, ProbeAtMost, ProbeStays time.Duration
 
-	outbox outboxLimits
+	ResendAfter time.Duration // an unacknowledged message goes again; 20 s
 }
 
 func (o Options) withDefaults() Options {
@@ -139,7 +139,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := privateDir(a.opts.StateDir); err != nil {
 		return err
 	}
-	a.outbox = newOutbox(a.log, a.opts.outbox)
+	a.outbox = newOutbox(a.log, outboxLimits{resendAfter: a.opts.ResendAfter})
 	cfg := a.opts.Runner
 	cfg.StateDir, cfg.Logger, cfg.Key = a.opts.StateDir, a.log, a.key
 	cfg.Changed = func(string) { a.outbox.wake() }

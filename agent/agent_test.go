@@ -262,7 +262,7 @@ func TestUnacknowledgedMessagesComeAgainWithinTheSession(t *testing.T) {
 		}
 		return ""
 	}
-	b.agent(func(o *Options) { o.outbox.resendAfter = 100 * time.Millisecond })
+	b.agent(func(o *Options) { o.ResendAfter = 100 * time.Millisecond })
 	run := b.run(protocol.KindBackup)
 	s.send(protocol.TypeRun, run)
 	for _, typ := range []string{protocol.TypeAccepted, protocol.TypeStarted, protocol.TypeLog, protocol.TypeFinished} {

@@ -100,7 +100,15 @@ func (s *Server) serve(conn *websocket.Conn, host *models.Host) {
 	ctx, cancel := context.WithCancelCause(s.closing)
 	defer cancel(nil)
 	log := s.Log.With("host.id", host.ID)
+	// A blocked read ends only by its deadline.
+	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
+	silent := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
 	hello, err := readHello(conn)
+	silent()
+	if ctx.Err() != nil {
+		closeWith(conn, websocket.CloseServiceRestart, &protocol.Error{Code: "restart", Reason: errStopping.Error()})
+		return
+	}
 	if err != nil {
 		log.WarnContext(ctx, "link refused", "reason", err.Error())
 		closeWith(conn, websocket.ClosePolicyViolation, &protocol.Error{Code: "bad_hello", Reason: err.Error()})
@@ -121,8 +129,7 @@ func (s *Server) serve(conn *websocket.Conn, host *models.Host) {
 	go func() { defer close(written); s.write(ctx, k) }()
 	dispatched := make(chan struct{})
 	go func() { defer close(dispatched); s.dispatch(ctx, k, first) }()
-	// A blocked read ends only with the connection. A blocked write, of a line
-	// that nobody reads any more, gets a moment.
+	// A blocked write, of a line that nobody reads any more, gets a moment.
 	stop := context.AfterFunc(ctx, func() {
 		_ = conn.SetReadDeadline(time.Now())
 		_ = conn.NetConn().SetWriteDeadline(time.Now().Add(goodbye))
@@ -170,7 +177,6 @@ func reason(err error) string {
 }
 
 func readHello(conn *websocket.Conn) (protocol.Hello, error) {
-	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout))
 	typ, frame, err := readFrame(conn)
 	if err != nil {
 		return protocol.Hello{}, err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 	"github.com/uptrace/bun"
@@ -365,7 +366,16 @@ func TestAServerThatStopsEndsItsLinksAndTakesNoNewOnes(t *testing.T) {
 	b := setup(t)
 	_, token := b.enrolled("web-1")
 	c := b.link(token)
+	_, other := b.enrolled("web-2")
+	silent := b.dial(other)
+	began := time.Now()
 	b.agents.Close()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a socket that says nothing held it up for %v", took)
+	}
+	if said, code, _ := silent.ended(); code != websocket.CloseServiceRestart || said.Code != "restart" {
+		t.Errorf("the silent one was closed with %d %+v", code, said)
+	}
 	if said, code, _ := c.ended(); code != websocket.CloseServiceRestart || said.Code != "restart" || !b.log.has("link closed", said.Reason) {
 		t.Errorf("closed with %d %+v\n%s", code, said, b.log)
 	}
