@@ -22,7 +22,8 @@ import (
 type Entry struct {
 	JobID             string             `json:"job_id"`
 	Kind              string             `json:"kind"`
-	State             string             `json:"state"` // protocol.JobAccepted, JobRunning or JobFinished
+	Tag               string             `json:"tag,omitempty"` // the source group's
+	State             string             `json:"state"`         // protocol.JobAccepted, JobRunning or JobFinished
 	AcceptedAt        time.Time          `json:"accepted_at"`
 	StartedAt         time.Time          `json:"started_at,omitzero"`
 	CancelRequestedAt time.Time          `json:"cancel_requested_at,omitzero"`
@@ -124,18 +125,18 @@ func (j *Journal) readID() error {
 // or an older one.
 func (j *Journal) ID() string { return j.id }
 
-// Accept writes down a new job. For one that is known it changes nothing and
-// answers known with what is known.
-func (j *Journal) Accept(jobID, kind string, at time.Time) (e Entry, known bool, err error) {
-	if !jobIDPattern.MatchString(jobID) {
-		return Entry{}, false, fmt.Errorf("the job id %q is not one", jobID)
+// Accept writes down a new command's job. For one that is known it changes
+// nothing and answers known with what is known.
+func (j *Journal) Accept(run protocol.Run, at time.Time) (e Entry, known bool, err error) {
+	if !jobIDPattern.MatchString(run.JobID) {
+		return Entry{}, false, fmt.Errorf("the job id %q is not one", run.JobID)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if e, known := j.entries[jobID]; known {
+	if e, known := j.entries[run.JobID]; known {
 		return e, true, nil
 	}
-	e = Entry{JobID: jobID, Kind: kind, State: protocol.JobAccepted, AcceptedAt: at.UTC()}
+	e = Entry{JobID: run.JobID, Kind: run.Kind, Tag: run.Tag, State: protocol.JobAccepted, AcceptedAt: at.UTC()}
 	return e, false, j.write(e)
 }
 
@@ -185,15 +186,6 @@ func (j *Journal) Open() []Entry {
 		return strings.Compare(a.JobID, b.JobID)
 	})
 	return open
-}
-
-// Hello is Open in the wire's words.
-func (j *Journal) Hello() []protocol.HelloJob {
-	jobs := []protocol.HelloJob{}
-	for _, e := range j.Open() {
-		jobs = append(jobs, protocol.HelloJob{JobID: e.JobID, State: e.State})
-	}
-	return jobs
 }
 
 // AckedBefore lists the jobs acknowledged before a time.

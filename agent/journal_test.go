@@ -29,11 +29,11 @@ func TestJournalRemembersOverARestart(t *testing.T) {
 	at := time.Date(2026, 3, 29, 2, 30, 0, 5000, time.UTC)
 	j, _ := openTestJournal(t, dir)
 	for i, id := range []string{"job-b", "job-a", "job-c"} {
-		if _, known, err := j.Accept(id, protocol.KindBackup, at.Add(time.Duration(i)*time.Second)); known || err != nil {
+		if _, known, err := j.Accept(protocol.Run{JobID: id, Kind: protocol.KindBackup}, at.Add(time.Duration(i)*time.Second)); known || err != nil {
 			t.Fatal(known, err)
 		}
 	}
-	if e, known, err := j.Accept("job-b", protocol.KindInit, at.Add(time.Hour)); !known || err != nil || e.Kind != protocol.KindBackup || !e.AcceptedAt.Equal(at) {
+	if e, known, err := j.Accept(protocol.Run{JobID: "job-b", Kind: protocol.KindInit}, at.Add(time.Hour)); !known || err != nil || e.Kind != protocol.KindBackup || !e.AcceptedAt.Equal(at) {
 		t.Errorf("duplicate: %+v, %v, %v", e, known, err)
 	}
 	end := &protocol.Finished{JobID: "job-a", Outcome: protocol.OutcomeSucceeded, SnapshotID: "abc"}
@@ -70,7 +70,7 @@ func TestDamagedJournalFilesAreSetAside(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	j, _ := openTestJournal(t, dir)
-	if _, _, err := j.Accept("good", protocol.KindBackup, time.Now()); err != nil {
+	if _, _, err := j.Accept(protocol.Run{JobID: "good", Kind: protocol.KindBackup}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for name, content := range map[string]string{

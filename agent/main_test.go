@@ -64,7 +64,7 @@ func testAgent() int {
 		if err := r.runDir(order.Accept.JobID).create(*order.Accept); err != nil {
 			return 1
 		}
-		if _, _, err := r.journal.Accept(order.Accept.JobID, order.Accept.Kind, r.cfg.Now()); err != nil {
+		if _, _, err := r.journal.Accept(*order.Accept, r.cfg.Now()); err != nil {
 			return 1
 		}
 		fmt.Println("accepted")

@@ -153,6 +153,7 @@ func (r *Runner) Resume() error {
 	for _, e := range r.journal.Open() {
 		j := r.newJob(e.JobID)
 		if e.State == protocol.JobFinished {
+			j.run, _ = j.dir.readCommand() // only for what an old entry lacks
 			r.mu.Lock()
 			r.jobs[e.JobID] = j
 			r.mu.Unlock()
@@ -199,7 +200,7 @@ func (r *Runner) adopt() {
 		}
 		dir := r.runDir(d.Name())
 		if run, err := dir.readCommand(); err == nil && run.JobID == d.Name() && dir.started() {
-			if _, _, err := r.journal.Accept(run.JobID, run.Kind, r.cfg.Now()); err != nil {
+			if _, _, err := r.journal.Accept(run, r.cfg.Now()); err != nil {
 				r.cfg.Logger.Error("a job without a journal entry can't be taken up", "job.id", d.Name(), "err", err)
 			}
 			continue
@@ -263,7 +264,7 @@ func (r *Runner) Accept(run protocol.Run) (state string, err error) {
 	j.run = run
 	err = j.dir.create(run)
 	if err == nil {
-		_, _, err = r.journal.Accept(run.JobID, run.Kind, r.cfg.Now())
+		_, _, err = r.journal.Accept(run, r.cfg.Now())
 	}
 	if err != nil {
 		// Never journalled means never started, so this end is safe to tell

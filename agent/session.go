@@ -99,7 +99,7 @@ func superseding(err error) bool {
 // begin takes over what a welcome says, and what its hello has told.
 func (a *Agent) begin(s *session) {
 	a.scheduler.SetJitter(max(0, time.Duration(s.welcome.ScheduleJitterMS)*time.Millisecond))
-	a.outbox.begin(s.hello.Jobs)
+	a.outbox.begin(s.hello.Jobs, s.welcome.LogSeqs)
 }
 
 // greet says hello and waits for the welcome.
