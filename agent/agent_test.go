@@ -153,7 +153,7 @@ func TestResultIsToldInEverySessionUntilItIsAcknowledged(t *testing.T) {
 		} else {
 			s.cut()
 		}
-		if hello := s.linked(link); len(hello.Jobs) != 1 || hello.Jobs[0] != (protocol.HelloJob{JobID: run.JobID, State: protocol.JobFinished}) {
+		if hello := s.linked(link); len(hello.Jobs) != 1 || hello.Jobs[0].JobID != run.JobID || hello.Jobs[0].State != protocol.JobFinished {
 			t.Errorf("hello %d: %+v", link, hello)
 		}
 		s.until("the result came again", told(link))

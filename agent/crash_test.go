@@ -2,10 +2,12 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,7 +88,7 @@ func (b *bundle) onceOnly(jobID string) {
 	if n := b.count("starts"); n != 1 {
 		b.t.Errorf("restic started %d times", n)
 	}
-	if jobs := b.runner.Hello(); len(jobs) != 1 || jobs[0] != (protocol.HelloJob{JobID: jobID, State: protocol.JobFinished}) {
+	if jobs := b.runner.Hello(); len(jobs) != 1 || jobs[0].JobID != jobID || jobs[0].State != protocol.JobFinished {
 		b.t.Errorf("hello: %+v", jobs)
 	}
 }
@@ -261,4 +263,43 @@ func TestDamagedJournalEntryOfARunningJob(t *testing.T) {
 	b.start()
 	b.write("go", "")
 	b.onceOnly(run.JobID)
+}
+
+// What hello tells of a job lets a server make it again that has lost it, also
+// where an agent before this one wrote the entry.
+func TestHelloTellsWhatAJobWas(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.start()
+	run := b.run(protocol.KindBackup)
+	b.do(run)
+	tell := func() protocol.HelloJob {
+		t.Helper()
+		jobs := b.runner.Hello()
+		if len(jobs) != 1 {
+			t.Fatalf("%+v", jobs)
+		}
+		return jobs[0]
+	}
+	e, _ := b.runner.journal.Get(run.JobID)
+	want := protocol.HelloJob{
+		JobID: run.JobID, State: protocol.JobFinished, Kind: protocol.KindBackup, Tag: run.Tag, AcceptedAt: e.AcceptedAt, StartedAt: e.StartedAt,
+	}
+	if got := tell(); got != want {
+		t.Errorf("told %+v, want %+v", got, want)
+	}
+	path := filepath.Join(b.state, "journal", run.JobID+".json")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.runner.Stop()
+	old := bytes.Replace(raw, []byte(`"tag":"group",`), nil, 1)
+	if err := os.WriteFile(path, old, 0o600); err != nil || len(old) == len(raw) {
+		t.Fatal(err)
+	}
+	b.start()
+	if got := tell(); got != want {
+		t.Errorf("of an old entry it tells %+v, want %+v", got, want)
+	}
 }

@@ -96,6 +96,7 @@ func (j *job) setProgress(p protocol.Progress) {
 type JobStatus struct {
 	JobID      string
 	Kind       string
+	Tag        string // the source group's
 	State      string // protocol.JobAccepted, JobRunning or JobFinished
 	AcceptedAt time.Time
 	StartedAt  time.Time // zero until restic was started
@@ -160,11 +161,14 @@ func (r *Runner) status(j *job) JobStatus {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := JobStatus{
-		JobID: j.id, Kind: e.Kind, State: e.State, AcceptedAt: e.AcceptedAt, StartedAt: e.StartedAt,
+		JobID: j.id, Kind: e.Kind, Tag: e.Tag, State: e.State, AcceptedAt: e.AcceptedAt, StartedAt: e.StartedAt,
 		Progress: j.progress, AckedLogSeq: j.ackedLog, Result: e.Result,
 	}
 	if j.unsaved != nil && s.Result == nil {
 		s.State, s.Result, s.Kind = protocol.JobFinished, j.unsaved, j.run.Kind
+	}
+	if s.Tag == "" {
+		s.Tag = j.run.Tag // entries of agents before this one had none
 	}
 	switch {
 	case s.Result != nil:
@@ -179,7 +183,9 @@ func (r *Runner) status(j *job) JobStatus {
 func (r *Runner) Hello() []protocol.HelloJob {
 	jobs := []protocol.HelloJob{}
 	for _, s := range r.Pending() {
-		jobs = append(jobs, protocol.HelloJob{JobID: s.JobID, State: s.State})
+		jobs = append(jobs, protocol.HelloJob{
+			JobID: s.JobID, State: s.State, Kind: s.Kind, Tag: s.Tag, AcceptedAt: s.AcceptedAt, StartedAt: s.StartedAt,
+		})
 	}
 	return jobs
 }
@@ -211,6 +217,20 @@ func (r *Runner) AckLog(jobID string, seq int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.ackedLog = max(j.ackedLog, seq)
+}
+
+// rewindLog takes back that the server has more lines than up to a number: its
+// database was put back in time.
+func (r *Runner) rewindLog(jobID string, seq int64) {
+	r.mu.Lock()
+	j, ok := r.jobs[jobID]
+	r.mu.Unlock()
+	if !ok {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.ackedLog = min(j.ackedLog, max(seq, 0))
 }
 
 // AckFinished remembers that the server has the job's result: it is not

@@ -22,7 +22,8 @@ import (
 type Entry struct {
 	JobID             string    `json:"job_id"`
 	Kind              string    `json:"kind"`
-	State             string    `json:"state"` // protocol.JobAccepted, JobRunning or JobFinished
+	Tag               string    `json:"tag,omitempty"` // the source group's
+	State             string    `json:"state"`         // protocol.JobAccepted, JobRunning or JobFinished
 	AcceptedAt        time.Time `json:"accepted_at"`
 	StartedAt         time.Time `json:"started_at,omitzero"`
 	CancelRequestedAt time.Time `json:"cancel_requested_at,omitzero"`
@@ -142,7 +143,7 @@ func (j *Journal) Accept(run protocol.Run, at time.Time) (e Entry, known bool, e
 	if e, known := j.entries[run.JobID]; known {
 		return e, true, nil
 	}
-	e = Entry{JobID: run.JobID, Kind: run.Kind, State: protocol.JobAccepted, AcceptedAt: at.UTC(), Command: &run}
+	e = Entry{JobID: run.JobID, Kind: run.Kind, Tag: run.Tag, State: protocol.JobAccepted, AcceptedAt: at.UTC(), Command: &run}
 	return e, false, j.write(e)
 }
 
@@ -192,15 +193,6 @@ func (j *Journal) Open() []Entry {
 		return strings.Compare(a.JobID, b.JobID)
 	})
 	return open
-}
-
-// Hello is Open in the wire's words.
-func (j *Journal) Hello() []protocol.HelloJob {
-	jobs := []protocol.HelloJob{}
-	for _, e := range j.Open() {
-		jobs = append(jobs, protocol.HelloJob{JobID: e.JobID, State: e.State})
-	}
-	return jobs
 }
 
 // AckedBefore lists the jobs acknowledged before a time.

@@ -106,8 +106,9 @@ func (o *outbox) wake() {
 }
 
 // begin starts a session whose hello has told of these jobs: what it said
-// needs no saying again, whatever else was under way is open once more.
-func (o *outbox) begin(told []protocol.HelloJob) {
+// needs no saying again, whatever else was under way is open once more. stored
+// is the newest log line that the server has of each.
+func (o *outbox) begin(told []protocol.HelloJob, stored map[string]int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	clear(o.jobs)
@@ -118,6 +119,9 @@ func (o *outbox) begin(told []protocol.HelloJob) {
 			r.started = &message{settled: true}
 		}
 		o.jobs[j.JobID] = r
+		if seq, ok := stored[j.JobID]; ok {
+			o.runner.rewindLog(j.JobID, seq)
+		}
 	}
 }
 

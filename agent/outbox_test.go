@@ -32,7 +32,7 @@ func newDesk(t testing.TB, limits outboxLimits) *desk {
 	d := &desk{t: t, clock: time.Now(), log: &logText{}}
 	d.outbox = newOutbox(slog.New(slog.NewTextHandler(d.log, nil)), limits)
 	d.runner = r
-	d.begin(nil)
+	d.begin(nil, nil)
 	return d
 }
 
@@ -41,7 +41,7 @@ func (d *desk) job(id string, lines ...string) *job {
 	d.t.Helper()
 	r := d.runner
 	j := r.newJob(id)
-	run := protocol.Run{JobID: id, Kind: protocol.KindBackup}
+	run := protocol.Run{JobID: id, Kind: protocol.KindBackup, Tag: "group"}
 	if err := j.dir.create(run); err != nil {
 		d.t.Fatal(err)
 	}
@@ -172,21 +172,38 @@ func TestOutboxStartsWhereTheServerIsInANewSession(t *testing.T) {
 	j := d.job("a", "one", "two")
 	d.expect("a-accepted", "a-started", "a-log-1", "a-log-2")
 	d.ack("a-log-1")
-	d.begin(d.runner.Hello()) // which has said that it runs
+	d.begin(d.runner.Hello(), nil) // which has said that it runs
 	d.expect("a-log-2")
 	d.end(j, protocol.Finished{})
 	d.expect("a-finished")
-	d.begin(d.runner.Hello())
+	d.begin(d.runner.Hello(), nil)
 	d.expect("a-log-2", "a-finished")
 
 	k := d.job("b", "one")
 	d.end(k, protocol.Finished{})
-	d.begin([]protocol.HelloJob{{JobID: "a", State: protocol.JobFinished}, {JobID: "b", State: protocol.JobAccepted}})
+	d.begin([]protocol.HelloJob{{JobID: "a", State: protocol.JobFinished}, {JobID: "b", State: protocol.JobAccepted}}, nil)
 	if got := ids(d.sent()); !slices.Contains(got, "b-started") || slices.Contains(got, "b-accepted") || slices.Contains(got, "a-started") {
 		t.Error(got)
 	}
 	d.offered("b")
 	d.expect("b-accepted", "b-started", "b-finished")
+}
+
+// A server whose database was put back in time has less than it acknowledged.
+func TestOutboxTellsAgainWhatTheServerHasLost(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, outboxLimits{logBytes: 1})
+	d.job("a", "one", "two", "three")
+	d.expect("a-accepted", "a-started", "a-log-1", "a-log-2", "a-log-3")
+	d.ack("a-log-1", "a-log-2", "a-log-3")
+	d.begin(d.runner.Hello(), map[string]int64{"a": 3})
+	d.expect()
+	d.begin(d.runner.Hello(), map[string]int64{"b": 0}) // of a job that isn't ours
+	d.expect()
+	d.begin(d.runner.Hello(), map[string]int64{"a": 1})
+	d.expect("a-log-2", "a-log-3")
+	d.begin(d.runner.Hello(), map[string]int64{"a": -7})
+	d.expect("a-log-1", "a-log-2", "a-log-3")
 }
 
 func TestOutboxKeepsItsWindows(t *testing.T) {

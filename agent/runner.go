@@ -160,6 +160,7 @@ func (r *Runner) Resume() error {
 	for _, e := range r.journal.Open() {
 		j := r.newJob(e.JobID)
 		if e.State == protocol.JobFinished {
+			j.run, _ = j.dir.readCommand() // only for what an old entry lacks
 			r.dropOutput(j)
 			r.mu.Lock()
 			r.jobs[e.JobID] = j

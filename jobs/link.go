@@ -38,8 +38,7 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 		HostID: host.ID, Session: uuid.NewString(), Repeats: transport == protocol.LinkPolling,
 		sentSchedule: -1, cancelled: map[models.JobID]time.Time{},
 	}
-	var changed []*models.Job
-	var cancels []models.JobID
+	var settled *models.Settlement
 	err := models.Tx(ctx, s.DB, func(tx models.IDB) error {
 		var err error
 		if link.Generation, err = models.OpenLink(ctx, tx, host.ID, host.AgentTokenHash, transport, link.Session); err != nil {
@@ -52,7 +51,7 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 		if _, err := s.applied(ctx, tx, host.ID, hello.AppliedScheduleVersion, hello.ScheduleDigest, true); err != nil {
 			return err
 		}
-		changed, cancels, err = models.Settle(ctx, tx, now, hello.Jobs)
+		settled, err = models.Settle(ctx, tx, now, hello.Jobs)
 		return err
 	})
 	if err != nil {
@@ -69,15 +68,13 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, j := range changed {
-		s.Hints.Publish(JobTopic(j.ID))
-	}
+	s.tellSettled(ctx, host.ID, settled)
 	s.Hints.Publish(HostTopic(host.ID), FleetTopic, JobsTopic)
 
 	first := []protocol.Envelope{protocol.Seal(uuid.NewString(), protocol.TypeWelcome, protocol.Welcome{
 		Protocol: protocol.Version, Session: link.Session, ServerTime: time.Now().UTC(),
 		PingIntervalMS: ping.Milliseconds(), PollIntervalMS: poll.Milliseconds(),
-		ScheduleJitterMS: s.ScheduleJitter.Milliseconds(),
+		ScheduleJitterMS: s.ScheduleJitter.Milliseconds(), LogSeqs: settled.LogSeqs,
 	})}
 	rest, err := s.Outgoing(ctx, link)
 	if err != nil {
@@ -85,7 +82,22 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 	}
 	failpoint.Hit(failpoint.Welcomed)
 	first = append(first, rest...)
-	return link, append(first, s.cancelMessages(link, cancels)...), nil
+	return link, append(first, s.cancelMessages(link, settled.Cancels)...), nil
+}
+
+// tellSettled tells pages and log what a hello has settled.
+func (s *Service) tellSettled(ctx context.Context, host models.HostID, settled *models.Settlement) {
+	for _, j := range settled.Changed {
+		s.Hints.Publish(JobTopic(j.ID))
+	}
+	for _, j := range settled.Remade {
+		s.Log.WarnContext(ctx, "a job that this database did not know was made again by its agent's word",
+			"host.id", host, "job.id", j.ID, "kind", j.Kind, "tag", j.Spec.Tag)
+		s.Hints.Publish(JobTopic(j.ID), JobsTopic)
+	}
+	for id, why := range settled.Refused {
+		s.Log.WarnContext(ctx, "a job that an agent reports has no place here", "host.id", host, "job.id", id, "reason", why.Error())
+	}
 }
 
 // applied keeps which schedule set an agent runs. It reports whether the

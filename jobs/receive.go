@@ -184,6 +184,11 @@ func (r *receiver) end(m protocol.Finished) error {
 		return err
 	}
 	j, ended, err := models.JobFinished(r.ctx, r.tx, host, m)
+	if models.CodeOf(err) == models.ENotFound {
+		// The last that is heard of it here: an operator may have to find it.
+		r.s.Log.WarnContext(r.ctx, "the result of a job that has no place here is refused", "host.id", r.host,
+			"job.id", models.CleanText(m.JobID, 100), "outcome", models.CleanText(m.Outcome, 20), "snapshot_id", models.CleanText(m.SnapshotID, 64))
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"slices"
@@ -44,6 +45,32 @@ type bundle struct {
 	db      *models.DB
 	servers [2]*jobs.Service
 	hints   [2]*hints
+	logs    [2]*said
+}
+
+// said is what a server logs.
+type said struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(p)
+}
+
+// logOf gives what a server logs from here on.
+func (b *bundle) logOf(server int) func() string {
+	s := b.logs[server]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	begin := s.buf.Len()
+	return func() string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.buf.String()[begin:]
+	}
 }
 
 func setup(t *testing.T) *bundle {
@@ -51,9 +78,9 @@ func setup(t *testing.T) *bundle {
 	url, sealer := modeltest.URL(t), modeltest.Sealer(t)
 	b := &bundle{t: t, ctx: t.Context()}
 	for i := range b.servers {
-		b.hints[i] = &hints{}
+		b.hints[i], b.logs[i] = &hints{}, &said{}
 		b.servers[i] = jobs.New(jobs.Config{
-			DB: modeltest.Pool(t, url), Sealer: sealer, Hints: b.hints[i], Log: slog.New(slog.DiscardHandler), OfferAgain: time.Hour,
+			DB: modeltest.Pool(t, url), Sealer: sealer, Hints: b.hints[i], Log: slog.New(slog.NewTextHandler(b.logs[i], nil)), OfferAgain: time.Hour,
 		})
 	}
 	b.db = b.servers[0].DB

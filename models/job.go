@@ -20,6 +20,15 @@ const (
 	KindUnlock JobKind = protocol.KindUnlock
 )
 
+// known reports whether the database has a place for this kind.
+func (k JobKind) known() bool {
+	switch k {
+	case KindInit, KindBackup, KindUnlock, "forget", "prune", "check", "restore", "drill", "snapshots", "ls", "diff", "find":
+		return true
+	}
+	return false
+}
+
 // exclusive work never overlaps a backup to the same repository.
 func (k JobKind) exclusive() bool {
 	switch k {

@@ -92,11 +92,12 @@ func mayLeave(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job
 		return running < beside, nil
 	}
 	var blocked bool
-	// A lost job that came back runs without a gate: it counts all the same.
+	// A lost job that came back, or one that was made again from its agent's
+	// memory, has no gate: it counts all the same.
 	err := tx.QueryRowContext(ctx, `select exists (
 			select from jobs where gate && ?::int8range
 		) or exists (
-			select from jobs where state = 'running' and gate is null and repository_id = ? and id <> ?
+			select from jobs where state in ('sent', 'running') and gate is null and repository_id = ? and id <> ?
 				and (kind in ('init', 'prune', 'check', 'forget') or (kind = 'backup' and (? or host_id = ?)))
 		) or (not ? and exists (
 			select from jobs w join hosts h on h.id = w.host_id

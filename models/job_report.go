@@ -3,8 +3,10 @@ package models
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -278,40 +280,110 @@ func keepOutcome(ctx context.Context, tx IDB, host *Host, j *Job, good bool) err
 	return nil
 }
 
+// Settlement is what became of a host's jobs when its agent said hello.
+type Settlement struct {
+	Changed []*Job
+	// Remade are those of them that this database did not know.
+	Remade []*Job
+	// Refused are the jobs that have no place here, with the reason. What the
+	// agent says of them is rejected by id.
+	Refused map[string]error
+	// Cancels are the jobs that the agent should end.
+	Cancels []JobID
+	// LogSeqs is the newest log line that is stored of each job that the agent
+	// told of.
+	LogSeqs map[string]int64
+}
+
+// maxRemade bounds how many rows one hello can make.
+const maxRemade = 500
+
 // Settle compares what an agent's hello says of its jobs with what stands
-// here. Accepted and running ones are brought up to date; a job that was
-// accepted once and that the agent no longer knows is lost, and says why. It
-// returns the ids of jobs that the agent should end.
-func Settle(ctx context.Context, tx IDB, host *Host, reported []protocol.HelloJob) (changed []*Job, cancels []JobID, err error) {
+// here. Accepted and running ones are brought up to date; one that stands
+// nowhere is made again; a job that was accepted once and that the agent no
+// longer knows is lost, and says why.
+func Settle(ctx context.Context, tx IDB, host *Host, reported []protocol.HelloJob) (*Settlement, error) {
+	s := &Settlement{Refused: map[string]error{}, LogSeqs: map[string]int64{}}
 	known := map[JobID]bool{}
 	for _, r := range reported {
 		j, err := agentJob(ctx, tx, host.ID, r.JobID)
+		if CodeOf(err) == ENotFound && len(s.Remade) < maxRemade {
+			if j, err = remakeJob(ctx, tx, host, r); err == nil {
+				s.Remade = append(s.Remade, j)
+			}
+		}
 		if CodeOf(err) == ENotFound {
-			continue // its result is rejected by id when it comes
+			s.Refused[clip(r.JobID)] = err
+			continue
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		known[j.ID] = true
-		if r.State == protocol.JobFinished {
-			continue // the result follows
+		if err := s.reported(ctx, tx, host, j, r); err != nil {
+			return nil, err
 		}
-		if j.State == JobCancelled || (j.CancelRequestedAt != nil && !j.State.Ended()) {
-			cancels = append(cancels, j.ID)
-		}
-		if r.State == protocol.JobRunning {
-			_, err = JobStarted(ctx, tx, host.ID, protocol.Started{JobID: r.JobID})
-		} else {
-			_, err = JobAccepted(ctx, tx, host.ID, protocol.Accepted{JobID: r.JobID, JournalID: host.JournalID})
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		changed = append(changed, j)
 	}
+	if err := s.readLogSeqs(ctx, tx, known); err != nil {
+		return nil, err
+	}
+	return s, s.unreported(ctx, tx, host, known)
+}
+
+// reported settles a job that the agent knows.
+func (s *Settlement) reported(ctx context.Context, tx IDB, host *Host, j *Job, r protocol.HelloJob) (err error) {
+	if r.State == protocol.JobFinished {
+		return nil // the result follows
+	}
+	if j.State == JobQueued {
+		// This database was put back to before it was sent.
+		_, err := tx.ExecContext(ctx, `update jobs set state = 'sent', sent_at = now(), attempt = attempt + 1,
+			claim_generation = ?, claim_journal_id = ? where id = ?`, host.LinkGeneration, host.JournalID, j.ID)
+		if err != nil {
+			return fmt.Errorf("settle: %w", err)
+		}
+	}
+	if j.State == JobCancelled || (j.CancelRequestedAt != nil && !j.State.Ended()) {
+		s.Cancels = append(s.Cancels, j.ID)
+	}
+	if r.State == protocol.JobRunning {
+		_, err = JobStarted(ctx, tx, host.ID, protocol.Started{JobID: r.JobID, At: r.StartedAt})
+	} else {
+		_, err = JobAccepted(ctx, tx, host.ID, protocol.Accepted{JobID: r.JobID, JournalID: host.JournalID})
+	}
+	s.Changed = append(s.Changed, j)
+	return err
+}
+
+// readLogSeqs tells the agent which lines this database has: it may remember
+// more acknowledgements than a restored one gave.
+func (s *Settlement) readLogSeqs(ctx context.Context, tx IDB, jobs map[JobID]bool) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	ids := slices.Collect(maps.Keys(jobs))
+	var rows []struct {
+		JobID JobID
+		Seq   int64
+	}
+	err := tx.NewRaw("select job_id, max(seq) as seq from job_log_lines where job_id in (?) group by job_id", bun.List(ids)).Scan(ctx, &rows)
+	if err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	for _, id := range ids {
+		s.LogSeqs[id.String()] = 0
+	}
+	for _, r := range rows {
+		s.LogSeqs[r.JobID.String()] = r.Seq
+	}
+	return nil
+}
+
+// unreported settles the jobs that the agent should have and doesn't know.
+func (s *Settlement) unreported(ctx context.Context, tx IDB, host *Host, known map[JobID]bool) error {
 	open, err := OpenJobs(ctx, tx, host.ID)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	for _, j := range open {
 		if j.State == JobQueued || j.AcceptedAt == nil || known[j.ID] {
@@ -321,11 +393,11 @@ func Settle(ctx context.Context, tx IDB, host *Host, reported []protocol.HelloJo
 			error = 'The agent accepted this job and no longer knows it: its state directory was replaced or rolled back. Look whether a snapshot was made, then run it again.'
 			where id = ?`, j.ID)
 		if err != nil {
-			return nil, nil, fmt.Errorf("settle: %w", err)
+			return fmt.Errorf("settle: %w", err)
 		}
-		changed = append(changed, j)
+		s.Changed = append(s.Changed, j)
 	}
-	return changed, cancels, nil
+	return nil
 }
 
 // FailUnsendable ends a claimed job that can't be put into words for its

@@ -155,8 +155,12 @@ func (b *bundle) settle(h *models.Host, reported ...protocol.HelloJob) []models.
 		if err != nil {
 			return err
 		}
-		_, cancels, err = models.Settle(b.ctx, tx, now, reported)
-		return err
+		settled, err := models.Settle(b.ctx, tx, now, reported)
+		if err != nil {
+			return err
+		}
+		cancels = settled.Cancels
+		return nil
 	})
 	if err != nil {
 		b.t.Fatal(err)

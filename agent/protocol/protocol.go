@@ -86,10 +86,16 @@ const (
 )
 
 // HelloJob is one journal entry: every job not finished, and every finished
-// one whose result the server has not acknowledged.
+// one whose result the server has not acknowledged. The rest is for a server
+// whose database was put back in time and that has to make the job again: Tag
+// is the source group's.
 type HelloJob struct {
-	JobID string `json:"job_id"`
-	State string `json:"state"`
+	JobID      string    `json:"job_id"`
+	State      string    `json:"state"`
+	Kind       string    `json:"kind,omitempty"`
+	Tag        string    `json:"tag,omitempty"`
+	AcceptedAt time.Time `json:"accepted_at,omitzero"`
+	StartedAt  time.Time `json:"started_at,omitzero"`
 }
 
 // Hello opens a session. The server settles every job by it.
@@ -121,6 +127,9 @@ type Welcome struct {
 	PingIntervalMS   int64     `json:"ping_interval_ms"`
 	PollIntervalMS   int64     `json:"poll_interval_ms"`
 	ScheduleJitterMS int64     `json:"schedule_jitter_ms"`
+	// LogSeqs is, by job id, the newest log line that the server has of the
+	// jobs hello told of; an agent that believes in more tells those again.
+	LogSeqs map[string]int64 `json:"log_seqs,omitempty"`
 }
 
 // ScheduleSet is all schedules of a host as the agent sees them. It replaces
