@@ -315,7 +315,9 @@ func TestClosingAPollingLinkEndsItsRequests(t *testing.T) {
 func TestNothingComesBeforeTheWelcome(t *testing.T) {
 	t.Parallel()
 	o, c := newOffice(t)
-	o.with(func() { o.down = []protocol.Envelope{protocol.Seal("run-1", protocol.TypeRun, protocol.Run{JobID: "1"})} })
+	o.with(func() {
+		o.down = []protocol.Envelope{protocol.Seal("run-1", protocol.TypeRun, protocol.Run{JobID: "1"})}
+	})
 	for range 50 {
 		l, err := transport.DialPolling(t.Context(), c)
 		if err != nil {
