@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"resticfleet/agent/protocol"
 	"resticfleet/agent/scheduler"
 	"resticfleet/agent/transport"
@@ -96,6 +98,8 @@ type Agent struct {
 	opts Options
 	log  *slog.Logger
 	zone string
+	// instance tells this process from any other that says it is this host.
+	instance string
 
 	runner    *Runner
 	scheduler *scheduler.Scheduler
@@ -126,7 +130,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{opts: o, log: o.Logger, zone: zone}, nil
+	return &Agent{opts: o, log: o.Logger, zone: zone, instance: uuid.NewString()}, nil
 }
 
 // Run works until ctx ends, and then returns nil: restic goes on, the next Run
@@ -249,7 +253,7 @@ func (a *Agent) resticVersion(ctx context.Context) string {
 func (a *Agent) hello(ctx context.Context, reason string) protocol.Hello {
 	version, digest := a.scheduler.Applied()
 	return protocol.Hello{
-		Protocol: protocol.Version, JournalID: a.runner.JournalID(),
+		Protocol: protocol.Version, JournalID: a.runner.JournalID(), Instance: a.instance,
 		AgentVersion: a.opts.Version, ResticVersion: a.resticVersion(ctx),
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Timezone: a.zone,
 		AppliedScheduleVersion: version, ScheduleDigest: digest,

@@ -203,7 +203,7 @@ func TestAgentAndResticKilled(t *testing.T) {
 	}{
 		"supervise dies, restic ends well": {`while [ ! -e "$DIR/go" ]; do sleep 0.02; done; exec "$RESTIC" "$@"`, false, protocol.OutcomeSucceeded, ""},
 		"both die, nothing saved":          {`while :; do sleep 0.02; done`, true, protocol.OutcomeFailed, protocol.ErrInterrupted},
-		"both die, snapshot saved":         {`"$RESTIC" "$@" >/dev/null; touch "$DIR/saved"; while :; do sleep 0.02; done`, true, protocol.OutcomeSucceeded, ""},
+		"both die, snapshot saved":         {`"$RESTIC" "$@" >/dev/null; touch "$DIR/saved"; while :; do sleep 0.02; done`, true, protocol.OutcomeWarning, protocol.ErrEndUnrecorded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

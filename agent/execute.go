@@ -95,9 +95,10 @@ func scrubbed(s *restic.Scrubber, end *protocol.Finished) *protocol.Finished {
 	return &clean
 }
 
-// mayStart is asked before a job's first restic. nil: yes.
+// mayStart is asked before a job's first restic. nil: yes. What only asks for
+// the truth about a job is not cancelled.
 func (r *Runner) mayStart(ctx context.Context, j *job, secretsFault *protocol.Finished) *protocol.Finished {
-	if j.cancelAsked() {
+	if j.cancelAsked() && !j.run.Settle {
 		return restic.Cancelled(j.id)
 	}
 	if end := r.preflight(ctx, j.run); end != nil {
@@ -146,7 +147,10 @@ func (r *Runner) agentFault(j *job, err error) *protocol.Finished {
 // the end is told all the same and writing is tried again until it works.
 func (r *Runner) finish(ctx context.Context, j *job, end protocol.Finished) {
 	e, _ := r.journal.Get(j.id)
-	end.At, end.StartedAt = r.cfg.Now().UTC(), e.StartedAt
+	end.At = r.cfg.Now().UTC()
+	if !e.StartedAt.IsZero() || !j.run.Settle {
+		end.StartedAt = e.StartedAt
+	}
 	if l, err := j.openLog(); err != nil {
 		r.cfg.Logger.Error("a job's log can't be completed", "job.id", j.id, "err", err)
 	} else {
@@ -220,6 +224,9 @@ func (w *worker) prepare(n int, step restic.Step) error {
 	if n == 1 {
 		version, _ := w.r.version.read(w.r.ctx) // preflight has read it
 		note = fmt.Sprintf("restic %s starts: %s.", version, w.j.run.Kind)
+		if w.j.run.Settle {
+			note = "The agent does not know this job and does not run it: asking the repository what became of it."
+		}
 	}
 	if note != "" {
 		if err := w.log.note(fmt.Sprintf("step%d", n), protocol.LevelInfo, note); err != nil {

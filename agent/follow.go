@@ -197,8 +197,12 @@ func (f *follower) deliverSignal() {
 	f.signal = 0
 }
 
-// markStarted journals that restic was started, once per job.
+// markStarted journals that restic was started, once per job. What only asks
+// about a job doesn't start it.
 func (f *follower) markStarted() {
+	if f.j.run.Settle {
+		return
+	}
 	info, err := os.Stat(f.dir.startedPath())
 	if e, ok := f.r.journal.Get(f.j.id); err != nil || !ok || e.State != protocol.JobAccepted {
 		return

@@ -50,10 +50,10 @@ func (j *job) cancelAsked() bool {
 	return j.asked
 }
 
-// queue takes the job's place before its repository; unlock waits for nobody,
-// since what it is for may stand in the way.
+// queue takes the job's place before its repository. Unlock waits for nobody,
+// since what it is for may stand in the way, nor does what only looks.
 func (j *job) queue(g *gate) (turn <-chan struct{}, leave func()) {
-	if j.run.Kind == protocol.KindUnlock {
+	if j.run.Kind == protocol.KindUnlock || j.run.Settle {
 		now := make(chan struct{})
 		close(now)
 		return now, func() {}

@@ -39,6 +39,8 @@ type Entry struct {
 type Journal struct {
 	dir     string
 	id      string
+	home    place // where the journal with this id was at home
+	copied  bool
 	log     *slog.Logger
 	reserve *reserve // for Update; Accept asks for no job's sake
 
@@ -53,13 +55,17 @@ var jobIDPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 
 const (
 	journalIDFile = "journal_id"
+	// placeFile is where the journal with this id is at home.
+	placeFile     = "journal_place"
 	entrySuffix   = ".json"
 	damagedSuffix = ".damaged"
+	copiedSuffix  = ".copied"
 )
 
 // OpenJournal reads the journal in dir, made where it doesn't exist. A file
 // that can't be read as an entry is set aside under another name and logged:
-// one damaged file never keeps the agent from starting.
+// one damaged file never keeps the agent from starting. In a copy of a journal
+// that is at home elsewhere, so are the jobs that had not ended.
 func OpenJournal(dir string, reserve *reserve, log *slog.Logger) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
@@ -94,9 +100,15 @@ func OpenJournal(dir string, reserve *reserve, log *slog.Logger) (*Journal, erro
 			}
 			continue
 		}
+		if j.copied && e.State != protocol.JobFinished {
+			if err := os.Rename(path, path+copiedSuffix); err != nil {
+				return nil, fmt.Errorf("journal: %w", err)
+			}
+			continue
+		}
 		j.entries[id] = e
 	}
-	return j, nil
+	return j, j.keepID()
 }
 
 func validState(e Entry) bool {
@@ -109,23 +121,56 @@ func validState(e Entry) bool {
 	return false
 }
 
+// readID reads the journal's name and whether this is its home. The name is
+// empty where it is gone, and where this is a copy of the journal in another
+// place.
 func (j *Journal) readID() error {
-	path := filepath.Join(j.dir, journalIDFile)
-	raw, err := os.ReadFile(path)
+	raw, err := os.ReadFile(filepath.Join(j.dir, journalIDFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("journal: %w", err)
 	}
-	if id, err := uuid.ParseBytes([]byte(strings.TrimSpace(string(raw)))); err == nil {
-		j.id = id.String()
+	id, err := uuid.ParseBytes([]byte(strings.TrimSpace(string(raw))))
+	if err != nil {
 		return nil
 	}
-	// A new id is the honest answer where the old one is gone: the server then
-	// asks the repository instead of trusting this memory.
-	j.id = uuid.NewString()
-	if err := writeDurably(path, []byte(j.id+"\n")); err != nil {
+	if _, err := readJSON(filepath.Join(j.dir, placeFile), &j.home); err != nil {
+		j.log.Warn("the journal's place can't be read and is written anew", "err", err)
+	}
+	if moved := j.home.differs(placeOf(j.dir)); moved != "" {
+		j.copied = true
+		j.log.Warn("the agent's state directory is a copy: what the original had under way is left to it, and the server asks the repository",
+			"journal", id, "because", moved)
+		return nil
+	}
+	j.id = id.String()
+	return nil
+}
+
+// keepID gives the journal a name where it has none, which is the honest
+// answer: the server then asks the repository instead of trusting this memory.
+// It comes after everything else, so that a copy is known as one until then.
+func (j *Journal) keepID() error {
+	now := placeOf(j.dir)
+	if j.id == "" {
+		j.id = uuid.NewString()
+		if err := writeDurably(filepath.Join(j.dir, journalIDFile), []byte(j.id+"\n")); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+	} else {
+		now = now.and(j.home)
+	}
+	if now == j.home {
+		return nil
+	}
+	if err := writeJSONDurably(filepath.Join(j.dir, placeFile), now); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
+}
+
+// setAside says whether a job was another's when this journal was copied.
+func (j *Journal) setAside(jobID string) bool {
+	return exists(filepath.Join(j.dir, jobID+entrySuffix+copiedSuffix))
 }
 
 // ID names this journal; another disk, or a disk put back in time, has another

@@ -124,3 +124,85 @@ func TestOldJobsArePruned(t *testing.T) {
 	look(48*time.Hour, false, true)
 	look(27*24*time.Hour, false, false)
 }
+
+// A copy of a journal is another journal, and leaves alone what the original
+// had under way.
+func TestACopiedJournalIsAnotherOne(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	original, copied := filepath.Join(root, "original"), filepath.Join(root, "copy")
+	j, _ := openTestJournal(t, original)
+	for _, id := range []string{"waits", "runs", "ended"} {
+		if _, _, err := j.Accept(protocol.Run{JobID: id, Kind: protocol.KindBackup}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, change := range map[string]func(*Entry){
+		"runs":  func(e *Entry) { e.State = protocol.JobRunning },
+		"ended": func(e *Entry) { e.State, e.Result = protocol.JobFinished, &protocol.Finished{JobID: "ended"} },
+	} {
+		if _, err := j.Update(id, change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.CopyFS(copied, os.DirFS(original)); err != nil {
+		t.Fatal(err)
+	}
+	again, said := openTestJournal(t, copied)
+	if open := again.Open(); again.ID() == j.ID() || len(open) != 1 || open[0].JobID != "ended" || !strings.Contains(said.String(), "is a copy") {
+		t.Errorf("id %s of %s, open %+v, said %s", again.ID(), j.ID(), open, said)
+	}
+	if !again.setAside("runs") || again.setAside("ended") {
+		t.Error("what was set aside is not known as that")
+	}
+	third, said := openTestJournal(t, copied)
+	if third.ID() != again.ID() || said.Len() != 0 {
+		t.Errorf("at its next start it is another one again: %s", said)
+	}
+	if same, said := openTestJournal(t, original); same.ID() != j.ID() || len(same.Open()) != 3 || said.Len() != 0 {
+		t.Errorf("the original became %s with %d jobs: %s", same.ID(), len(same.Open()), said)
+	}
+}
+
+func TestAJournalKnowsItsHome(t *testing.T) {
+	t.Parallel()
+	here := placeOf(t.TempDir())
+	if here.Inode == 0 || here != (place{Machine: here.Machine, Firmware: here.Firmware, Inode: here.Inode}) {
+		t.Errorf("%+v", here)
+	}
+	full := place{Machine: "m", Firmware: "f", Inode: 7}
+	for name, c := range map[string]struct {
+		home place
+		now  place
+		same bool
+	}{
+		"the same":                          {full, full, true},
+		"none was written yet":              {place{}, full, true},
+		"the firmware can't be read now":    {full, place{Machine: "m", Inode: 7}, true},
+		"the firmware could not be read":    {place{Machine: "m", Inode: 7}, full, true},
+		"another machine":                   {full, place{Machine: "n", Firmware: "f", Inode: 7}, false},
+		"another firmware, a cloned system": {full, place{Machine: "m", Firmware: "g", Inode: 7}, false},
+		"another folder":                    {full, place{Machine: "m", Firmware: "f", Inode: 8}, false},
+	} {
+		if why := c.home.differs(c.now); (why == "") != c.same {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+	if kept := (place{Inode: 7}).and(full); kept != full {
+		t.Errorf("what can't be read any more is forgotten: %+v", kept)
+	}
+}
+
+// The journal of a version that didn't write down its place keeps its name.
+func TestAnOldJournalKeepsItsName(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j, _ := openTestJournal(t, dir)
+	if err := os.Remove(filepath.Join(dir, placeFile)); err != nil {
+		t.Fatal(err)
+	}
+	again, said := openTestJournal(t, dir)
+	if again.ID() != j.ID() || said.Len() != 0 || !exists(filepath.Join(dir, placeFile)) {
+		t.Errorf("%s became %s: %s", j.ID(), again.ID(), said)
+	}
+}

@@ -107,8 +107,8 @@ func (o *outbox) wake() {
 
 // begin starts a session whose hello has told of these jobs: what it said
 // needs no saying again, whatever else was under way is open once more. stored
-// is the newest log line that the server has of each.
-func (o *outbox) begin(told []protocol.HelloJob, stored map[string]int64) {
+// is what the server has of them.
+func (o *outbox) begin(told []protocol.HelloJob, stored []protocol.WelcomeJob) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	clear(o.jobs)
@@ -119,9 +119,9 @@ func (o *outbox) begin(told []protocol.HelloJob, stored map[string]int64) {
 			r.started = &message{settled: true}
 		}
 		o.jobs[j.JobID] = r
-		if seq, ok := stored[j.JobID]; ok {
-			o.runner.rewindLog(j.JobID, seq)
-		}
+	}
+	for _, j := range stored {
+		o.runner.rewindLog(j.JobID, j.LogSeq)
 	}
 }
 

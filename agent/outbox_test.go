@@ -196,13 +196,13 @@ func TestOutboxTellsAgainWhatTheServerHasLost(t *testing.T) {
 	d.job("a", "one", "two", "three")
 	d.expect("a-accepted", "a-started", "a-log-1", "a-log-2", "a-log-3")
 	d.ack("a-log-1", "a-log-2", "a-log-3")
-	d.begin(d.runner.Hello(), map[string]int64{"a": 3})
+	d.begin(d.runner.Hello(), []protocol.WelcomeJob{{JobID: "a", LogSeq: 3}})
 	d.expect()
-	d.begin(d.runner.Hello(), map[string]int64{"b": 0}) // of a job that isn't ours
+	d.begin(d.runner.Hello(), []protocol.WelcomeJob{{JobID: "b", LogSeq: 0}}) // of a job that isn't ours
 	d.expect()
-	d.begin(d.runner.Hello(), map[string]int64{"a": 1})
+	d.begin(d.runner.Hello(), []protocol.WelcomeJob{{JobID: "a", LogSeq: 1}})
 	d.expect("a-log-2", "a-log-3")
-	d.begin(d.runner.Hello(), map[string]int64{"a": -7})
+	d.begin(d.runner.Hello(), []protocol.WelcomeJob{{JobID: "a", LogSeq: -7}})
 	d.expect("a-log-1", "a-log-2", "a-log-3")
 }
 

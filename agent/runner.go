@@ -197,7 +197,7 @@ func (r *Runner) Resume() error {
 
 // adopt looks at run folders that the journal doesn't know. One whose restic
 // was started lost its entry to damage and gets it again; any other is the
-// rest of a command that was never accepted.
+// rest of a command that was never accepted, or of a copied state directory.
 func (r *Runner) adopt() {
 	dirs, err := os.ReadDir(r.runsDir())
 	if err != nil {
@@ -209,7 +209,7 @@ func (r *Runner) adopt() {
 			continue
 		}
 		dir := r.runDir(d.Name())
-		if run, err := dir.readCommand(); err == nil && run.JobID == d.Name() && dir.started() {
+		if run, err := dir.readCommand(); !r.journal.copied && !r.journal.setAside(d.Name()) && err == nil && run.JobID == d.Name() && dir.started() {
 			if _, _, err := r.journal.Accept(run, r.cfg.Now()); err != nil {
 				r.cfg.Logger.Error("a job without a journal entry can't be taken up", "job.id", d.Name(), "err", err)
 			}

@@ -100,7 +100,7 @@ func superseding(err error) bool {
 func (a *Agent) begin(s *session) {
 	s.beats.Store(int64(heartbeatEvery(a.opts, s.welcome)))
 	a.scheduler.SetJitter(max(0, time.Duration(s.welcome.ScheduleJitterMS)*time.Millisecond))
-	a.outbox.begin(s.hello.Jobs, s.welcome.LogSeqs)
+	a.outbox.begin(s.hello.Jobs, s.welcome.Jobs)
 }
 
 // greet says hello and waits for the welcome.

@@ -39,8 +39,12 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 		sentSchedule: -1, cancelled: map[models.JobID]time.Time{},
 	}
 	var settled *models.Settlement
+	cloned := false
 	err := models.Tx(ctx, s.DB, func(tx models.IDB) error {
 		var err error
+		if cloned, err = models.MeetAgent(ctx, tx, host.ID, hello, received); err != nil {
+			return err
+		}
 		if link.Generation, err = models.OpenLink(ctx, tx, host.ID, host.AgentTokenHash, transport, link.Session); err != nil {
 			return err
 		}
@@ -51,7 +55,7 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 		if _, err := s.applied(ctx, tx, host.ID, hello.AppliedScheduleVersion, hello.ScheduleDigest, true); err != nil {
 			return err
 		}
-		settled, err = models.Settle(ctx, tx, now, hello.Jobs)
+		settled, err = models.Settle(ctx, tx, now, hello.Jobs, models.Patience{Replaced: s.SettleAfter, Cloned: s.LostAfter})
 		return err
 	})
 	if err != nil {
@@ -64,6 +68,10 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 	if err := s.CatchUp(ctx, host.ID); err != nil {
 		return nil, nil, err
 	}
+	if cloned {
+		s.Log.WarnContext(ctx, "two machines work with the identity of one host: enrol the other one as a host of its own, or enrol this one anew",
+			"host.id", host.ID, "instance", hello.Instance, "journal", hello.JournalID)
+	}
 	ping, poll, err := s.intervals(ctx, link.Repeats)
 	if err != nil {
 		return nil, nil, err
@@ -74,7 +82,7 @@ func (s *Service) Hello(ctx context.Context, host *models.Host, transport string
 	first := []protocol.Envelope{protocol.Seal(uuid.NewString(), protocol.TypeWelcome, protocol.Welcome{
 		Protocol: protocol.Version, Session: link.Session, ServerTime: time.Now().UTC(),
 		PingIntervalMS: ping.Milliseconds(), PollIntervalMS: poll.Milliseconds(),
-		ScheduleJitterMS: s.ScheduleJitter.Milliseconds(), LogSeqs: settled.LogSeqs,
+		ScheduleJitterMS: s.ScheduleJitter.Milliseconds(), Jobs: settled.Stored,
 	})}
 	rest, err := s.Outgoing(ctx, link)
 	if err != nil {
@@ -94,6 +102,10 @@ func (s *Service) tellSettled(ctx context.Context, host models.HostID, settled *
 		s.Log.WarnContext(ctx, "a job that this database did not know was made again by its agent's word",
 			"host.id", host, "job.id", j.ID, "kind", j.Kind, "tag", j.Spec.Tag)
 		s.Hints.Publish(JobTopic(j.ID), JobsTopic)
+	}
+	for _, j := range settled.ToSettle {
+		s.Log.WarnContext(ctx, "an agent does not know a job that was sent to its host: the repository is asked what became of it",
+			"host.id", host, "job.id", j.ID, "state", j.State, "journal", j.ClaimJournalID)
 	}
 	for id, why := range settled.Refused {
 		s.Log.WarnContext(ctx, "a job that an agent reports has no place here", "host.id", host, "job.id", id, "reason", why.Error())
@@ -226,7 +238,11 @@ func (l *Link) newSchedule(version int64) bool {
 func (s *Service) appendCommand(ctx context.Context, out []protocol.Envelope, j *models.Job) []protocol.Envelope {
 	run, err := s.command(ctx, j)
 	if err == nil {
-		return append(out, protocol.Seal(fmt.Sprintf("run-%s-%d", j.ID, j.Attempt), protocol.TypeRun, run))
+		id := fmt.Sprintf("run-%s-%d", j.ID, j.Attempt)
+		if run.Settle {
+			id = "settle-" + j.ID.String()
+		}
+		return append(out, protocol.Seal(id, protocol.TypeRun, run))
 	}
 	s.Log.ErrorContext(ctx, "command can't be sent", "job.id", j.ID, "host.id", j.HostID, "err", err)
 	why := "The server could not prepare this job: its own log says why. Mend that, then run it again."
@@ -234,7 +250,12 @@ func (s *Service) appendCommand(ctx context.Context, out []protocol.Envelope, j 
 	if errors.As(err, &e) {
 		why = e.Error()
 	}
-	if err := models.FailUnsendable(ctx, s.DB, j.ID, protocol.ErrNoSecrets, why); err != nil {
+	if j.SettleAfter != nil {
+		err = models.GiveUpSettling(ctx, s.DB, j.ID, why)
+	} else {
+		err = models.FailUnsendable(ctx, s.DB, j.ID, protocol.ErrNoSecrets, why)
+	}
+	if err != nil {
 		s.Log.ErrorContext(ctx, "job can't be failed", "job.id", j.ID, "err", err)
 	}
 	s.jobChanged(j)
@@ -255,9 +276,15 @@ func (s *Service) command(ctx context.Context, j *models.Job) (protocol.Run, err
 	run := protocol.Run{
 		JobID: j.ID.String(), Kind: string(j.Kind), Attempt: j.Attempt, ResticHost: host.ResticHost,
 		Repository: protocol.Repository{URL: repo.URL, ID: repo.ResticID},
-		Includes:   j.Spec.Includes, Excludes: j.Spec.Excludes, Tag: j.Spec.Tag,
+		Tag:        j.Spec.Tag, Settle: j.SettleAfter != nil,
 	}
-	if j.SourceGroupID != nil {
+	switch {
+	case run.Settle && !j.InItsRepository(repo):
+		return protocol.Run{}, models.Conflict("The host has another repository now. Look in the former one whether a snapshot was made.")
+	case !run.Settle:
+		run.Includes, run.Excludes = j.Spec.Includes, j.Spec.Excludes
+	}
+	if j.SourceGroupID != nil && !run.Settle {
 		run.Retention = &j.Spec.Retention
 		if run.Parent, err = models.NewestSnapshot(ctx, s.DB, *j.SourceGroupID); err != nil {
 			return protocol.Run{}, err

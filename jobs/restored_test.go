@@ -2,7 +2,6 @@ package jobs_test
 
 import (
 	"encoding/binary"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -371,7 +370,7 @@ func TestTheWelcomeTellsWhichLinesAreStored(t *testing.T) {
 	_, first := b.hello(0, h, protocol.HelloJob{JobID: j.ID.String(), State: protocol.JobRunning},
 		protocol.HelloJob{JobID: fresh, State: protocol.JobRunning, Kind: protocol.KindUnlock})
 	welcome := must[protocol.Welcome](t)(protocol.Decode[protocol.Welcome](first[0]))
-	if want := map[string]int64{j.ID.String(): 2, fresh: 0}; !maps.Equal(welcome.LogSeqs, want) {
-		t.Errorf("log_seqs %v, want %v", welcome.LogSeqs, want)
+	if want := []protocol.WelcomeJob{{JobID: j.ID.String(), LogSeq: 2}, {JobID: fresh}}; !slices.Equal(welcome.Jobs, want) {
+		t.Errorf("told of %v, want %v", welcome.Jobs, want)
 	}
 }

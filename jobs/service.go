@@ -26,6 +26,10 @@ type Config struct {
 	// ExpireAfter and LostAfter are how long a host may be silent; 24 h and
 	// 15 min by default. See models.Silence.
 	ExpireAfter, LostAfter time.Duration
+	// SettleAfter is how long a job waits for the agent it was sent to, once
+	// another one speaks for the host, before that one is asked about it; 2 min
+	// by default, LostAfter while the host counts as cloned.
+	SettleAfter time.Duration
 }
 
 // Service does the steps of jobs. Its methods return after the commit; hints
@@ -48,6 +52,9 @@ func New(c Config) *Service {
 	}
 	if c.LostAfter == 0 {
 		c.LostAfter = 15 * time.Minute
+	}
+	if c.SettleAfter == 0 {
+		c.SettleAfter = 2 * time.Minute
 	}
 	return &Service{Config: c}
 }

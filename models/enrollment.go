@@ -69,7 +69,7 @@ func Enroll(ctx context.Context, db *DB, req protocol.EnrollRequest) (host HostI
 		if err != nil {
 			return fmt.Errorf("enroll: %w", err)
 		}
-		return nil
+		return forgetAgents(ctx, tx, host)
 	})
 	return host, agentToken, err
 }

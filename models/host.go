@@ -39,6 +39,12 @@ type Host struct {
 	PublicKey      []byte `bun:",nullzero"`
 	EnrolledAt     *time.Time
 	JournalID      string
+	// AgentInstance is the process that speaks for the host, and AgentProtocol
+	// the version it speaks.
+	AgentInstance string
+	AgentProtocol int
+	// ClonedAt is when agents of this identity last took turns; see Cloned.
+	ClonedAt *time.Time
 
 	Link           *string
 	LinkGeneration int64
@@ -121,7 +127,7 @@ func AddHost(ctx context.Context, db *DB, f HostFields) (*Host, error) {
 	if err := f.normalize(true); err != nil {
 		return nil, err
 	}
-	h := &Host{ID: NewID[HostID](), Name: f.Name, ResticHost: f.ResticHost, Labels: f.Labels, Timezone: "UTC"}
+	h := &Host{ID: NewID[HostID](), Name: f.Name, ResticHost: f.ResticHost, Labels: f.Labels, Timezone: "UTC", AgentProtocol: 1}
 	err := Tx(ctx, db, func(tx IDB) error {
 		if _, err := tx.NewInsert().Model(h).Returning("no, created_at").Exec(ctx); err != nil {
 			return hostNameError(err, f)

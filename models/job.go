@@ -115,8 +115,12 @@ type Job struct {
 	Attempt         int
 	ClaimGeneration int64
 	ClaimJournalID  string
-	OfferedAt       *time.Time `bun:",scanonly"`
-	Gate            *string    `bun:",scanonly"`
+	ClaimInstance   string
+	// SettleAfter is set while a job waits for what its repository knows of it;
+	// such a one is never sent to be run.
+	SettleAfter *time.Time
+	OfferedAt   *time.Time `bun:",scanonly"`
+	Gate        *string    `bun:",scanonly"`
 
 	SnapshotID  string
 	ExitCode    *int

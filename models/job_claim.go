@@ -131,9 +131,9 @@ func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, ge
 	}
 	claimed := &Job{}
 	err := tx.NewRaw(`update jobs set state = 'sent', sent_at = now(), offered_at = now(), attempt = attempt + 1,
-			claim_generation = ?, claim_journal_id = ?, repository_id = ?, repository_url = ?, gate = ?::int8range
+			claim_generation = ?, claim_journal_id = ?, claim_instance = ?, repository_id = ?, repository_url = ?, gate = ?::int8range
 		where id = ? and state = 'queued' returning *`,
-		generation, h.JournalID, repo.RepositoryID, repo.URL, taken, j.ID).Scan(ctx, claimed)
+		generation, h.JournalID, h.AgentInstance, repo.RepositoryID, repo.URL, taken, j.ID).Scan(ctx, claimed)
 	if isNoRows(err) {
 		return nil, nil
 	}
@@ -143,9 +143,10 @@ func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, ge
 	return claimed, nil
 }
 
-// Reoffer returns the claimed jobs that the agent has not accepted and that
-// were last offered over an older link, or longer ago than after, and marks
-// them as offered now.
+// Reoffer returns the claimed jobs that the agent has not accepted, and those
+// that it is to be asked about (SettleAfter), that were last offered over an
+// older link, or longer ago than after, and marks them as offered now. Once a
+// job went to several agents it belongs to none.
 func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after time.Duration) ([]*Job, error) {
 	var jobs []*Job
 	err := Tx(ctx, db, func(tx IDB) error {
@@ -153,8 +154,10 @@ func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after t
 		if err := HoldGeneration(ctx, tx, host, generation); err != nil {
 			return err
 		}
-		err := tx.NewRaw(`update jobs set offered_at = now(), claim_generation = ?
-			where host_id = ? and state = 'sent' and accepted_at is null and (claim_generation <> ? or offered_at < now() - ?::interval)
+		err := tx.NewRaw(`update jobs set offered_at = now(), claim_generation = ?,
+				claim_instance = case when claim_instance = (select agent_instance from hosts where id = host_id) then claim_instance else '' end
+			where host_id = ? and (settle_after <= now() or (settle_after is null and state = 'sent' and accepted_at is null))
+				and (claim_generation <> ? or offered_at < now() - ?::interval)
 			returning *`, generation, host, generation, interval(after)).Scan(ctx, &jobs)
 		if err != nil {
 			return fmt.Errorf("offer again: %w", err)
@@ -182,10 +185,12 @@ func HostsWithWork(ctx context.Context, db IDB, linked []HostID) ([]HostID, erro
 		return nil, nil
 	}
 	err := db.NewRaw(`select host_id from jobs where host_id in (?) and (state = 'queued'
-			or (state = 'sent' and accepted_at is null) or (state in ('sent', 'running') and cancel_requested_at is not null))
+			or (state = 'sent' and accepted_at is null and settle_after is null) or (state in ('sent', 'running') and cancel_requested_at is not null))
+		union
+		select host_id from jobs where host_id in (?) and settle_after <= now()
 		union
 		select id from hosts where id in (?) and schedule_version <> applied_schedule_version`,
-		bun.List(linked), bun.List(linked)).Scan(ctx, &ids)
+		bun.List(linked), bun.List(linked), bun.List(linked)).Scan(ctx, &ids)
 	if err != nil {
 		return nil, fmt.Errorf("hosts with work: %w", err)
 	}

@@ -32,7 +32,7 @@ func remakeJob(ctx context.Context, tx IDB, host *Host, r protocol.HelloJob) (*J
 	}
 	j := &Job{
 		ID: id, HostID: host.ID, Kind: JobKind(r.Kind), State: JobQueued, ActorKind: ActorSystem,
-		Attempt: 1, ClaimGeneration: host.LinkGeneration, ClaimJournalID: host.JournalID,
+		Attempt: 1, ClaimGeneration: host.LinkGeneration, ClaimJournalID: host.JournalID, ClaimInstance: host.AgentInstance,
 	}
 	if !j.Kind.known() {
 		return nil, &Error{Code: ENotFound, Message: "This database knows nothing of the job, and its agent doesn't tell what kind it is: update the agent."}

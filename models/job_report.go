@@ -36,14 +36,17 @@ func agentJob(ctx context.Context, tx IDB, host HostID, id string) (*Job, error)
 }
 
 // JobAccepted keeps that the agent has journalled a job: from now on it never
-// expires and is never offered again.
+// expires and is never offered again. One that the agent was only asked about
+// was accepted, if ever, at some time since it was sent.
 func JobAccepted(ctx context.Context, tx IDB, host HostID, m protocol.Accepted) (*Job, error) {
 	j, err := agentJob(ctx, tx, host, m.JobID)
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, `update jobs set accepted_at = coalesce(accepted_at, now()),
-		claim_journal_id = coalesce(nullif(?, ''), claim_journal_id) where id = ? and state <> 'queued'`, clip(m.JournalID), j.ID)
+	_, err = tx.ExecContext(ctx, `update jobs set accepted_at = coalesce(accepted_at, case when settle_after is null then now() else sent_at end),
+		settle_after = null, claim_journal_id = coalesce(nullif(?, ''), claim_journal_id),
+		claim_instance = (select agent_instance from hosts where hosts.id = host_id)
+		where id = ? and state <> 'queued'`, clip(m.JournalID), j.ID)
 	if err != nil {
 		return nil, fmt.Errorf("job accepted: %w", err)
 	}
@@ -70,7 +73,7 @@ func JobStarted(ctx context.Context, tx IDB, host HostID, m protocol.Started) (*
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, `update jobs set state = 'running', accepted_at = coalesce(accepted_at, now()),
+	_, err = tx.ExecContext(ctx, `update jobs set state = 'running', settle_after = null, accepted_at = coalesce(accepted_at, now()),
 		started_at = coalesce(started_at, `+agentTime+`), finished_at = null, error = '', error_code = ''
 		where id = ? and state in ('sent', 'lost')`, known(m.At), j.ID)
 	if err != nil {
@@ -168,11 +171,11 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	}
 	late := j.State == JobLost || j.State == JobExpired
 	err = tx.NewRaw(`update jobs set state = ?, late = late or ?, snapshot_id = ?, exit_code = ?, error = ?, error_code = ?, stats = ?, unreadable = ?,
-			accepted_at = coalesce(accepted_at, now()),
+			settle_after = null, accepted_at = coalesce(accepted_at, now()),
 			started_at = coalesce(started_at, case when ? then `+agentTime+` end),
 			finished_at = greatest(coalesce(started_at, queued_at), `+agentTime+`)
 		where id = ? returning *`,
-		end.state, late, m.SnapshotID, m.ExitCode, end.error, end.code, jsonb{stats}, jsonb{unreadable}, m.ExitCode != nil, known(m.StartedAt), known(m.At), j.ID).Scan(ctx, j)
+		end.state, late, m.SnapshotID, m.ExitCode, end.error, end.code, jsonb{stats}, jsonb{unreadable}, m.ExitCode != nil || !m.StartedAt.IsZero(), known(m.StartedAt), known(m.At), j.ID).Scan(ctx, j)
 	if err != nil {
 		return nil, false, fmt.Errorf("job finished: %w", err)
 	}
@@ -213,7 +216,7 @@ func judge(j *Job, m protocol.Finished) ending {
 		return ending{state: JobFailed, code: protocol.ErrSnapshotMissing,
 			error: "restic ended well but named no snapshot. Look at the log, then run the backup again."}
 	}
-	e.good = e.state == JobSucceeded || e.code == protocol.ErrUnreadable
+	e.good = e.state == JobSucceeded || e.code == protocol.ErrUnreadable || e.code == protocol.ErrEndUnrecorded
 	files, bytes := number(m.Stats, "total_files_processed"), number(m.Stats, "total_bytes_processed")
 	if files < j.Spec.MinFiles || bytes < j.Spec.MinBytes {
 		e = ending{state: JobWarning, code: protocol.ErrBelowMinimum, error: fmt.Sprintf(
@@ -288,11 +291,13 @@ type Settlement struct {
 	// Refused are the jobs that have no place here, with the reason. What the
 	// agent says of them is rejected by id.
 	Refused map[string]error
+	// ToSettle are the jobs that the agent no longer knows, and that it is asked
+	// about.
+	ToSettle []*Job
 	// Cancels are the jobs that the agent should end.
 	Cancels []JobID
-	// LogSeqs is the newest log line that is stored of each job that the agent
-	// told of.
-	LogSeqs map[string]int64
+	// Stored is what is here of each job that the agent told of.
+	Stored []protocol.WelcomeJob
 }
 
 // maxRemade bounds how many rows one hello can make.
@@ -300,10 +305,10 @@ const maxRemade = 500
 
 // Settle compares what an agent's hello says of its jobs with what stands
 // here. Accepted and running ones are brought up to date; one that stands
-// nowhere is made again; a job that was accepted once and that the agent no
-// longer knows is lost, and says why.
-func Settle(ctx context.Context, tx IDB, host *Host, reported []protocol.HelloJob) (*Settlement, error) {
-	s := &Settlement{Refused: map[string]error{}, LogSeqs: map[string]int64{}}
+// nowhere is made again; those that the agent should know and doesn't are
+// settled by unreported.
+func Settle(ctx context.Context, tx IDB, host *Host, reported []protocol.HelloJob, p Patience) (*Settlement, error) {
+	s := &Settlement{Refused: map[string]error{}}
 	known := map[JobID]bool{}
 	for _, r := range reported {
 		j, err := agentJob(ctx, tx, host.ID, r.JobID)
@@ -324,21 +329,24 @@ func Settle(ctx context.Context, tx IDB, host *Host, reported []protocol.HelloJo
 			return nil, err
 		}
 	}
-	if err := s.readLogSeqs(ctx, tx, known); err != nil {
+	if err := s.readStored(ctx, tx, known); err != nil {
 		return nil, err
 	}
-	return s, s.unreported(ctx, tx, host, known)
+	return s, s.unreported(ctx, tx, host, known, p)
 }
 
 // reported settles a job that the agent knows.
 func (s *Settlement) reported(ctx context.Context, tx IDB, host *Host, j *Job, r protocol.HelloJob) (err error) {
+	if err := taken(ctx, tx, host, j.ID); err != nil {
+		return err
+	}
 	if r.State == protocol.JobFinished {
 		return nil // the result follows
 	}
 	if j.State == JobQueued {
 		// This database was put back to before it was sent.
-		_, err := tx.ExecContext(ctx, `update jobs set state = 'sent', sent_at = now(), attempt = attempt + 1,
-			claim_generation = ?, claim_journal_id = ? where id = ?`, host.LinkGeneration, host.JournalID, j.ID)
+		_, err := tx.ExecContext(ctx, `update jobs set state = 'sent', sent_at = now(), attempt = attempt + 1, claim_generation = ?
+			where id = ?`, host.LinkGeneration, j.ID)
 		if err != nil {
 			return fmt.Errorf("settle: %w", err)
 		}
@@ -355,47 +363,23 @@ func (s *Settlement) reported(ctx context.Context, tx IDB, host *Host, j *Job, r
 	return err
 }
 
-// readLogSeqs tells the agent which lines this database has: it may remember
+// readStored tells the agent which lines this database has: it may remember
 // more acknowledgements than a restored one gave.
-func (s *Settlement) readLogSeqs(ctx context.Context, tx IDB, jobs map[JobID]bool) error {
+func (s *Settlement) readStored(ctx context.Context, tx IDB, jobs map[JobID]bool) error {
 	if len(jobs) == 0 {
 		return nil
 	}
-	ids := slices.Collect(maps.Keys(jobs))
 	var rows []struct {
-		JobID JobID
-		Seq   int64
+		ID  JobID
+		Seq int64
 	}
-	err := tx.NewRaw("select job_id, max(seq) as seq from job_log_lines where job_id in (?) group by job_id", bun.List(ids)).Scan(ctx, &rows)
+	err := tx.NewRaw(`select id, coalesce((select max(seq) from job_log_lines l where l.job_id = j.id), 0) as seq
+		from jobs j where id in (?) order by id`, bun.List(slices.Collect(maps.Keys(jobs)))).Scan(ctx, &rows)
 	if err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
-	for _, id := range ids {
-		s.LogSeqs[id.String()] = 0
-	}
 	for _, r := range rows {
-		s.LogSeqs[r.JobID.String()] = r.Seq
-	}
-	return nil
-}
-
-// unreported settles the jobs that the agent should have and doesn't know.
-func (s *Settlement) unreported(ctx context.Context, tx IDB, host *Host, known map[JobID]bool) error {
-	open, err := OpenJobs(ctx, tx, host.ID)
-	if err != nil {
-		return err
-	}
-	for _, j := range open {
-		if j.State == JobQueued || j.AcceptedAt == nil || known[j.ID] {
-			continue
-		}
-		_, err := tx.ExecContext(ctx, `update jobs set state = 'lost', finished_at = now(), error_code = 'journal_lost',
-			error = 'The agent accepted this job and no longer knows it: its state directory was replaced or rolled back. Look whether a snapshot was made, then run it again.'
-			where id = ?`, j.ID)
-		if err != nil {
-			return fmt.Errorf("settle: %w", err)
-		}
-		s.Changed = append(s.Changed, j)
+		s.Stored = append(s.Stored, protocol.WelcomeJob{JobID: r.ID.String(), LogSeq: r.Seq})
 	}
 	return nil
 }

@@ -155,7 +155,7 @@ func (b *bundle) settle(h *models.Host, reported ...protocol.HelloJob) []models.
 		if err != nil {
 			return err
 		}
-		settled, err := models.Settle(b.ctx, tx, now, reported)
+		settled, err := models.Settle(b.ctx, tx, now, reported, models.Patience{})
 		if err != nil {
 			return err
 		}

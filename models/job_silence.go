@@ -35,7 +35,7 @@ func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
 				"The host did not come for this job for %s. Nothing was run. Bring the host back, then run it again.",
 			},
 			{
-				JobLost, "j.accepted_at is not null and j.state in ('sent', 'running')", s.Lose, "host_silent",
+				JobLost, "j.accepted_at is not null and j.state in ('sent', 'running')", s.Lose, codeHostSilent,
 				"The host has this job and has been silent for %s. Whether it still runs is not known; if the host comes back, its result replaces this.",
 			},
 		} {

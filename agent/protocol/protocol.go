@@ -15,7 +15,10 @@ import (
 // Version is sent in hello and welcome. History:
 //
 //	1  2026-11  first version
-const Version = 1
+//	2  2026-11  hello names the agent's process and tells what its jobs are;
+//	            welcome tells which log lines are stored; command.run may ask
+//	            what became of a job (settle) instead of running it
+const Version = 2
 
 // MaxFrame is the largest frame or HTTP message body, in bytes, that either
 // side accepts. Log batches are cut well below it.
@@ -100,8 +103,11 @@ type HelloJob struct {
 
 // Hello opens a session. The server settles every job by it.
 type Hello struct {
-	Protocol      int    `json:"protocol"`
-	JournalID     string `json:"journal_id"`
+	Protocol  int    `json:"protocol"`
+	JournalID string `json:"journal_id"`
+	// Instance is random, one for each process of an agent: a former one that
+	// comes back tells a cloned machine from a restart.
+	Instance      string `json:"instance,omitempty"`
 	AgentVersion  string `json:"agent_version"`
 	ResticVersion string `json:"restic_version"`
 	OS            string `json:"os"`
@@ -127,9 +133,15 @@ type Welcome struct {
 	PingIntervalMS   int64     `json:"ping_interval_ms"`
 	PollIntervalMS   int64     `json:"poll_interval_ms"`
 	ScheduleJitterMS int64     `json:"schedule_jitter_ms"`
-	// LogSeqs is, by job id, the newest log line that the server has of the
-	// jobs hello told of; an agent that believes in more tells those again.
-	LogSeqs map[string]int64 `json:"log_seqs,omitempty"`
+	// Jobs tells what the server has of the jobs that hello told of.
+	Jobs []WelcomeJob `json:"jobs,omitempty"`
+}
+
+// WelcomeJob is one job that the server knows. LogSeq is its newest log line
+// there, 0 for none: an agent that believes in more tells those again.
+type WelcomeJob struct {
+	JobID  string `json:"job_id"`
+	LogSeq int64  `json:"log_seq"`
 }
 
 // ScheduleSet is all schedules of a host as the agent sees them. It replaces
@@ -207,6 +219,12 @@ type Run struct {
 	Attempt    int        `json:"attempt"`
 	ResticHost string     `json:"restic_host"`
 	Repository Repository `json:"repository"`
+
+	// Settle says that the job must not be run: it may have been, where this
+	// agent doesn't know of it. The agent tells from the repository what became
+	// of it. Only for agents of protocol version 2 and newer; a job that the
+	// agent does know is answered as any duplicate.
+	Settle bool `json:"settle,omitempty"`
 
 	// For backups.
 	Includes []string `json:"includes,omitempty"`
@@ -295,6 +313,7 @@ const (
 	ErrNoRestic         = "no_restic"              // no usable restic program
 	ErrNoSecrets        = "no_secrets"             // credentials missing or not readable with our key
 	ErrInterrupted      = "interrupted"            // restic was killed or its end is unknown
+	ErrEndUnrecorded    = "end_unrecorded"         // the snapshot exists, how restic ended is unknown
 	ErrCancelled        = "cancelled"
 	ErrAlreadyExists    = "already_exists" // init of a repository that exists and opens
 	ErrRefusedByPolicy  = "refused_by_policy"

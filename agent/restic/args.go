@@ -101,7 +101,7 @@ func Validate(run protocol.Run) error {
 		return fmt.Errorf("the tag %q begins with %q, which is kept for job ids", run.Tag, JobTagPrefix)
 	case strings.ContainsRune(run.Parent, 0):
 		return errors.New("the parent snapshot's id contains NUL")
-	case len(run.Includes) == 0:
+	case len(run.Includes) == 0 && !run.Settle:
 		return errors.New("the command names no path to back up")
 	}
 	for _, p := range run.Includes {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
@@ -36,20 +37,20 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	if main.died() && cleared == nil {
 		return clearStep(diedNote), nil
 	}
-	snapshot := main.Output.snapshotID
-	if snapshot == "" {
+	var found *snapshot
+	if main.Output.snapshotID == "" {
 		if settled == nil && inDoubt(*main) {
 			return &Step{Purpose: PurposeSettle, Args: settleArgs(job.Run), Document: true, Timeout: asideTimeout,
 				Note: "Asking the repository whether the snapshot of this job exists."}, nil
 		}
 		if settled != nil {
-			snapshot = settled.snapshotOf(job.Run.JobID)
+			found = settled.snapshotOf(job.Run.JobID)
 		}
 	}
-	if snapshot == "" && failpoint.Planted(failpoint.InventSnapshot) {
-		snapshot = strings.Repeat("0", 64)
+	if found == nil && main.Output.snapshotID == "" && failpoint.Planted(failpoint.InventSnapshot) {
+		main.Output.snapshotID = strings.Repeat("0", 64)
 	}
-	return nil, backupEnd(job, *main, settled, snapshot)
+	return nil, backupEnd(job, *main, settled, found)
 }
 
 // inDoubt: a snapshot may exist that nobody heard of. restic opened the
@@ -64,18 +65,26 @@ func inDoubt(r StepResult) bool {
 	return r.Lost || r.ExitCode == 0 || r.ExitCode == 3 || ((r.killed() || r.ExitCode == 130) && r.Output.spoke)
 }
 
-func backupEnd(job Job, main StepResult, settled *StepResult, snapshot string) *protocol.Finished {
-	end := &protocol.Finished{JobID: job.Run.JobID, SnapshotID: snapshot, Stats: main.Output.summary, Unreadable: main.Output.unreadable}
+// backupEnd makes the end of a backup. found is the snapshot that only the
+// repository tells of: restic itself never said that it was done.
+func backupEnd(job Job, main StepResult, settled *StepResult, found *snapshot) *protocol.Finished {
+	end := &protocol.Finished{JobID: job.Run.JobID, SnapshotID: main.Output.snapshotID, Stats: main.Output.summary, Unreadable: main.Output.unreadable}
+	if found != nil {
+		end.SnapshotID, end.Stats = found.ID, found.Summary
+	}
 	if !main.Lost && !main.killed() && main.StartError == "" {
 		code := main.ExitCode
 		end.ExitCode = &code
 	}
-	known := snapshot != "" && (main.ExitCode == 0 || main.ExitCode == 3 ||
+	known := end.SnapshotID != "" && (main.ExitCode == 0 || main.ExitCode == 3 ||
 		main.Lost || main.killed() || main.ExitCode == 130)
 	switch {
 	case known && (main.ExitCode == 3 || main.Output.errorCount > 0):
 		end.Outcome, end.ErrorCode = protocol.OutcomeWarning, protocol.ErrUnreadable
 		end.Error = unreadableText(main.Output)
+	case known && found != nil && main.ExitCode != 0:
+		end.Outcome, end.ErrorCode = protocol.OutcomeWarning, protocol.ErrEndUnrecorded
+		end.Error = unrecordedText(*found)
 	case known:
 		end.Outcome = protocol.OutcomeSucceeded
 	case job.CancelAsked && !main.failedByItself():
@@ -129,20 +138,26 @@ func unreadableText(o *Output) string {
 		"Make them readable for the agent's account, or exclude them.", count, shown)
 }
 
-// snapshotOf reads a settle step's answer: the id of the job's snapshot, or
-// empty. The filter's answer is checked again, since success hangs on it.
-func (r StepResult) snapshotOf(jobID string) string {
-	var snapshots []struct {
-		ID   string   `json:"id"`
-		Tags []string `json:"tags"`
-	}
+// snapshot is one of restic's, as a settle step finds it. Summary are the
+// figures that restic 0.17 and newer keep in it, under their own names.
+type snapshot struct {
+	ID      string         `json:"id"`
+	Time    time.Time      `json:"time"`
+	Tags    []string       `json:"tags"`
+	Summary map[string]any `json:"summary"`
+}
+
+// snapshotOf reads a settle step's answer: the job's snapshot, nil for none. The
+// filter's answer is checked again, since success hangs on it.
+func (r StepResult) snapshotOf(jobID string) *snapshot {
+	var snapshots []snapshot
 	if r.ExitCode != 0 || json.Unmarshal([]byte(r.Output.text.String()), &snapshots) != nil {
-		return ""
+		return nil
 	}
 	for _, s := range snapshots {
 		if contains(s.Tags, JobTagPrefix+jobID) {
-			return s.ID
+			return &s
 		}
 	}
-	return ""
+	return nil
 }

@@ -77,6 +77,9 @@ type Job struct {
 // last log line. It is a pure function: the same results give the same answer
 // after a restart. An unknown kind ends at once, unknown_kind.
 func Next(job Job, results []StepResult) (*Step, *protocol.Finished) {
+	if job.Run.Settle {
+		return nextSettle(job, results)
+	}
 	plans := map[string]plan{
 		protocol.KindBackup: {next: nextBackup},
 		// Not marked exclusive: it looks before it knows of a repository to

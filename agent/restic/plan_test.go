@@ -92,6 +92,12 @@ func fatal(code int, text string) string {
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	backup, initJob, unlock := testRun(protocol.KindBackup), testRun(protocol.KindInit), testRun(protocol.KindUnlock)
+	prune := backup
+	prune.Kind = "prune"
+	asked := func(run protocol.Run) protocol.Run {
+		run.Settle = true
+		return run
+	}
 	withParent := backup
 	withParent.Parent = strings.Repeat("cd", 32)
 	found := `>[{"id":"` + testSnapshot + `","tags":["documents","job:` + backup.JobID + `"]}]`
@@ -137,7 +143,7 @@ func TestPlans(t *testing.T) {
 		"backup, cancelled, killed": {run: backup, cancel: true, ends: ends{interrupted(InterruptCancel, "", signalled(9, status)), exit(0), exit(0, foreign)},
 			commands: []string{"backup --json", "unlock", "snapshots --json"}, outcome: "cancelled", code: protocol.ErrCancelled},
 		"backup, cancelled, killed, saved": {run: backup, cancel: true, ends: ends{interrupted(InterruptCancel, "", signalled(9, status)), exit(0), exit(0, found)},
-			outcome: "succeeded", snapshot: true},
+			outcome: "warning", code: protocol.ErrEndUnrecorded, snapshot: true},
 		"backup, cancel came too late for a failure": {run: backup, cancel: true, ends: ends{exit(12, fatal(12, "wrong password or no key found"))},
 			outcome: "failed", code: protocol.ErrWrongPassword},
 		"backup, killed by the kernel": {run: backup, ends: ends{signalled(9, status), exit(0), exit(0, ">[]")},
@@ -145,7 +151,7 @@ func TestPlans(t *testing.T) {
 		"backup, interrupted by a person": {run: backup, ends: ends{exit(130, status), exit(0, ">[]")}, outcome: "failed", code: protocol.ErrInterrupted},
 		"backup, lost": {run: backup, ends: ends{lost(status), exit(0), exit(0, ">[]")},
 			commands: []string{"backup --json", "unlock", "snapshots --json"}, outcome: "failed", code: protocol.ErrInterrupted},
-		"backup, lost, saved":             {run: backup, ends: ends{lost(status), exit(0), exit(0, found)}, outcome: "succeeded", snapshot: true},
+		"backup, lost, saved":             {run: backup, ends: ends{lost(status), exit(0), exit(0, found)}, outcome: "warning", code: protocol.ErrEndUnrecorded, snapshot: true, says: "01234567 is in the repository"},
 		"backup, lost, saved with errors": {run: backup, ends: ends{lost(status, fileError), exit(0), exit(0, found)}, outcome: "warning", code: protocol.ErrUnreadable, snapshot: true},
 		"backup, lost, can't ask": {run: backup, ends: ends{lost(status), exit(12), exit(12, "Fatal: wrong password")},
 			outcome: "failed", code: protocol.ErrInterrupted, says: "could not be asked"},
@@ -159,7 +165,31 @@ func TestPlans(t *testing.T) {
 		"backup, unreachable, restic says goodbye": {run: backup, ends: ends{interrupted(InterruptUnreachable, "dial tcp: refused", exit(130, "signal interrupt received, cleaning up", fatal(130, "context canceled")))},
 			commands: []string{"backup --json"}, outcome: "failed", code: protocol.ErrUnreachable},
 		"backup, unreachable after it began": {run: backup, ends: ends{interrupted(InterruptUnreachable, "dial tcp: refused", exit(130, status)), exit(0, found)},
-			commands: []string{"backup --json", "snapshots --json"}, outcome: "succeeded", snapshot: true},
+			commands: []string{"backup --json", "snapshots --json"}, outcome: "warning", code: protocol.ErrEndUnrecorded, snapshot: true},
+
+		"settle a backup": {run: asked(backup), ends: ends{exit(0, found), exit(0)},
+			commands: []string{"snapshots --json", "unlock"}, outcome: "warning", code: protocol.ErrEndUnrecorded, snapshot: true, says: "01234567 is in the repository"},
+		"settle a backup that left nothing": {run: asked(backup), ends: ends{exit(0, foreign), exit(0)},
+			outcome: "failed", code: protocol.ErrInterrupted, says: "nothing was stored. Run it again."},
+		"settle a cancelled backup": {run: asked(backup), cancel: true, ends: ends{exit(0, found), exit(0)},
+			outcome: "warning", code: protocol.ErrEndUnrecorded, snapshot: true},
+		"settle a cancelled backup that left nothing": {run: asked(backup), cancel: true, ends: ends{exit(0, ">[]"), exit(0)},
+			outcome: "cancelled", code: protocol.ErrCancelled},
+		"settle a backup, can't unlock": {run: asked(backup), ends: ends{exit(0, found), exit(1, "Fatal: no")},
+			outcome: "warning", code: protocol.ErrEndUnrecorded, snapshot: true},
+		"settle a backup, can't ask": {run: asked(backup), ends: ends{exit(12, "Fatal: wrong password")},
+			commands: []string{"snapshots --json"}, outcome: "failed", code: protocol.ErrInterrupted, says: "could not be asked what became of it: The password"},
+		"settle a backup, unreachable": {run: asked(backup), ends: ends{interrupted(InterruptUnreachable, "dial tcp: refused", exit(130))},
+			outcome: "failed", code: protocol.ErrInterrupted, says: "dial tcp: refused"},
+		"settle an init": {run: asked(initJob), ends: ends{exit(0, `>{"id":"feed"}`), exit(0)},
+			commands: []string{"cat config", "unlock"}, outcome: "succeeded", code: protocol.ErrAlreadyExists},
+		"settle an init that made nothing": {run: asked(initJob), ends: ends{exit(10, "Fatal: repository does not exist")},
+			commands: []string{"cat config"}, outcome: "failed", code: protocol.ErrInterrupted, says: "Run it again."},
+		"settle an init with another password": {run: asked(initJob), ends: ends{exit(12, "Fatal: wrong password")},
+			outcome: "failed", code: protocol.ErrInterrupted, says: "The password"},
+		"settle an unlock": {run: asked(unlock), outcome: "failed", code: protocol.ErrInterrupted},
+		"settle another kind": {run: asked(prune), ends: ends{exit(0)}, commands: []string{"unlock"},
+			outcome: "failed", code: protocol.ErrInterrupted},
 
 		"init": {run: initJob, ends: ends{exit(10, "Fatal: repository does not exist"), exit(0, `>{"message_type":"initialized","id":"feed"}`)},
 			commands: []string{"cat config", "init --json"}, outcome: "succeeded"},

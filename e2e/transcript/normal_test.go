@@ -21,7 +21,7 @@ type names struct {
 var fields = map[string]string{
 	"job_id": "JOB", "job": "JOB", "schedule_id": "SCHEDULE", "schedule": "SCHEDULE",
 	"group": "GROUP", "source_groups": "GROUP", "host_id": "HOST", "session": "SESSION",
-	"journal_id": "JOURNAL", "snapshot_id": "SNAPSHOT", "parent": "SNAPSHOT", "repository_id": "REPOSITORY",
+	"journal_id": "JOURNAL", "instance": "INSTANCE", "snapshot_id": "SNAPSHOT", "parent": "SNAPSHOT", "repository_id": "REPOSITORY",
 	"digest": "DIGEST", "schedule_digest": "DIGEST", "token": "TOKEN", "agent_token": "CREDENTIAL",
 	"public_key": "KEY", "hostname": "HOSTNAME", "cron": "SOON", "url": "", "sealed": "",
 }
@@ -29,7 +29,7 @@ var fields = map[string]string{
 var (
 	uuids    = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 	unixTail = regexp.MustCompile(`-([0-9]+)$`)
-	times    = []string{"at", "server_time", "sent_at", "started_at", "scheduled_at"}
+	times    = []string{"at", "server_time", "sent_at", "accepted_at", "started_at", "scheduled_at"}
 )
 
 // normalise is what a transcript keeps of what was said.

@@ -118,7 +118,7 @@ func (a *oldAgent) fresh(name string) any {
 		return time.Now().UTC().Format(time.RFC3339Nano)
 	case "$UNIX":
 		return fmt.Sprint(time.Now().Unix())
-	case "$JOURNAL":
+	case "$JOURNAL", "$INSTANCE":
 		return uuid.NewString()
 	case "$SNAPSHOT", "$REPOSITORY":
 		return strings.ReplaceAll(uuid.NewString()+uuid.NewString(), "-", "")

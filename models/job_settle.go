@@ -1,0 +1,115 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// settleProtocol is the protocol version from which on agents can be asked what
+// the repository knows of a job.
+const settleProtocol = 2
+
+// unknownFor is how long a job that was given up for its host's silence may be
+// asked about when the host is back.
+const unknownFor = 30 * 24 * time.Hour
+
+// Patience is how long the agent that a job was sent to may be out of sight
+// before another one that speaks for its host is asked about the job.
+type Patience struct {
+	// Replaced is for an agent that another one took over from: it may be a
+	// second machine, and then it comes back.
+	Replaced time.Duration
+	// Cloned is for an agent that is known to come back.
+	Cloned time.Duration
+}
+
+// unreported settles the jobs that were sent to the host's agent and that its
+// hello doesn't name. One that it can't have had is offered again: never
+// accepted, and claimed under the same journal. Any other may have run where
+// nobody remembers it (on a disk that was replaced or rolled back, on another
+// machine with the same identity), so that it is never run again: what became
+// of it is asked of the repository. An agent that can't ask leaves it lost.
+func (s *Settlement) unreported(ctx context.Context, tx IDB, host *Host, known map[JobID]bool, p Patience) error {
+	var jobs []*Job
+	err := tx.NewSelect().Model(&jobs).Where(`host_id = ? and (state in ('sent', 'running')
+			or (state = 'lost' and error_code = ? and finished_at > now() - ?::interval)
+			or (state = 'expired' and sent_at is not null and claim_journal_id <> ? and finished_at > now() - ?::interval))`,
+		host.ID, codeHostSilent, interval(unknownFor), host.JournalID, interval(unknownFor)).OrderExpr("id desc").Limit(500).Scan(ctx)
+	if err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	seen, err := agentsSeen(ctx, tx, host.ID)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	var lost []*Job
+	for _, j := range jobs {
+		switch {
+		case known[j.ID]:
+			continue
+		case !j.State.Ended() && j.AcceptedAt == nil && j.ClaimJournalID == host.JournalID && (!host.Cloned(now) || j.ClaimInstance == host.AgentInstance):
+			// Reoffer's. Perhaps it was to be settled while another agent spoke.
+			_, err = tx.ExecContext(ctx, "update jobs set settle_after = null where id = ? and settle_after is not null", j.ID)
+		case host.AgentProtocol >= settleProtocol:
+			after := now
+			if at, ok := seen[j.ClaimInstance]; ok && j.ClaimInstance != host.AgentInstance {
+				if host.Cloned(now) {
+					after = at.Add(p.Cloned)
+				} else {
+					after = at.Add(p.Replaced)
+				}
+			}
+			_, err = tx.ExecContext(ctx, "update jobs set settle_after = ? where id = ?", after, j.ID)
+			s.ToSettle = append(s.ToSettle, j)
+		case !j.State.Ended():
+			err = tx.NewRaw(`update jobs set state = 'lost', finished_at = now(), error_code = ?, error = ? where id = ? returning *`,
+				codeJournalLost, "The agent's state directory was replaced or rolled back since this job was sent: it no longer knows the job, and whether it ran can't be told. "+
+					"Look whether a snapshot was made, then run it again. A newer agent would ask the repository by itself.", j.ID).Scan(ctx, j)
+			lost = append(lost, j)
+		}
+		if err != nil {
+			return fmt.Errorf("settle: %w", err)
+		}
+	}
+	s.Changed = append(s.Changed, lost...)
+	return keepLost(ctx, tx, lost)
+}
+
+// Error codes of lost jobs.
+const (
+	codeHostSilent  = "host_silent"
+	codeJournalLost = "journal_lost"
+)
+
+// taken keeps that the agent of this hello has a job; see JobAccepted.
+func taken(ctx context.Context, tx IDB, host *Host, id JobID) error {
+	_, err := tx.ExecContext(ctx, `update jobs set claim_journal_id = ?, claim_instance = ?, settle_after = null,
+		accepted_at = coalesce(accepted_at, case when settle_after is not null then sent_at end) where id = ?`,
+		host.JournalID, host.AgentInstance, id)
+	if err != nil {
+		return fmt.Errorf("settle: %w", err)
+	}
+	return nil
+}
+
+// GiveUpSettling leaves a job lost whose repository can't be asked.
+func GiveUpSettling(ctx context.Context, db IDB, id JobID, why string) error {
+	_, err := db.ExecContext(ctx, "update jobs set settle_after = null where id = ?", id)
+	if err == nil {
+		_, err = db.ExecContext(ctx, `update jobs set state = 'lost', finished_at = now(), error_code = ?, error = ?
+			where id = ? and state in ('sent', 'running')`, codeJournalLost,
+			"The agent's state directory was replaced or rolled back since this job was sent, and its repository can't be asked what became of it: "+why, id)
+	}
+	if err != nil {
+		return fmt.Errorf("give up settling: %w", err)
+	}
+	return nil
+}
+
+// InItsRepository reports whether a job worked in this repository, as far as
+// that is known.
+func (j *Job) InItsRepository(repo *HostRepository) bool {
+	return j.RepositoryID == nil || *j.RepositoryID == repo.RepositoryID || j.RepositoryURL == repo.URL
+}
