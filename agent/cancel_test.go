@@ -122,6 +122,37 @@ exec "$RESTIC" "$@"`)
 	}
 }
 
+// A cancel may come in the same breath as its command, or an instant later:
+// before, while or after restic is started.
+func TestCancelAroundTheStart(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.repository()
+	b.bigFile("source/big", 8<<20)
+	b.script(slowRestic)
+	b.start()
+	begun := []func(protocol.Run) bool{
+		func(protocol.Run) bool { return true },
+		func(run protocol.Run) bool { return exists(string(b.runDirOf(run.JobID).step(1))) },
+		func(run protocol.Run) bool { return b.runDirOf(run.JobID).started() },
+		func(run protocol.Run) bool { return exists(b.runDirOf(run.JobID).step(1).pidPath()) },
+	}
+	for i, met := range begun {
+		run := b.run(protocol.KindBackup)
+		b.accept(run)
+		b.until("it has begun that far", func() bool { return met(run) })
+		if err := b.runner.Cancel(run.JobID); err != nil {
+			t.Fatal(err)
+		}
+		if end := b.result(run.JobID); end.Outcome != protocol.OutcomeCancelled || end.ErrorCode != protocol.ErrCancelled {
+			t.Errorf("%d: %+v\n%s", i, end, b.text(run.JobID))
+		}
+	}
+	if all, locks := b.snapshots(), b.locks(); len(all) != 0 || len(locks) != 0 {
+		t.Errorf("left: %+v, locks %q", all, locks)
+	}
+}
+
 func TestSnapshotThatCameBeforeTheCancelIsASuccess(t *testing.T) {
 	t.Parallel()
 	for name, stdout := range map[string]string{"told": "", "untold": ">/dev/null"} {

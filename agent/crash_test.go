@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 // agentProcess is an agent in a process of its own, to be killed.
 type agentProcess struct {
 	cmd   *exec.Cmd
+	in    io.Closer
 	lines *bufio.Scanner
 }
 
@@ -28,7 +30,13 @@ func (b *bundle) spawnAgent(run *protocol.Run, dieOn string) *agentProcess {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	cmd := exec.Command(self, "test-agent")
+	return b.spawnProgram(self, agentOrder{Accept: run, DieOn: dieOn})
+}
+
+// spawnProgram starts an agent from a copy of this test's program.
+func (b *bundle) spawnProgram(program string, order agentOrder) *agentProcess {
+	b.t.Helper()
+	cmd := exec.Command(program, "test-agent")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		b.t.Fatal(err)
@@ -41,10 +49,10 @@ func (b *bundle) spawnAgent(run *protocol.Run, dieOn string) *agentProcess {
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
-	p := &agentProcess{cmd: cmd, lines: bufio.NewScanner(out)}
+	p := &agentProcess{cmd: cmd, in: in, lines: bufio.NewScanner(out)}
 	p.lines.Buffer(nil, 1<<20)
 	b.t.Cleanup(p.kill)
-	order := agentOrder{StateDir: b.state, Restic: b.restic, Key: b.private, Accept: run, MinFree: b.minFree, DieOn: dieOn}
+	order.StateDir, order.Restic, order.Key, order.MinFree = b.state, b.restic, b.private, b.minFree
 	if err := json.NewEncoder(in).Encode(order); err != nil {
 		b.t.Fatal(err)
 	}
@@ -55,6 +63,17 @@ func (b *bundle) spawnAgent(run *protocol.Run, dieOn string) *agentProcess {
 func (p *agentProcess) kill() {
 	_ = p.cmd.Process.Kill() // it may have been killed before
 	_ = p.cmd.Wait()
+}
+
+// stop ends the agent as SIGTERM does.
+func (p *agentProcess) stop(t testing.TB) {
+	t.Helper()
+	_ = p.in.Close() // pipe
+	for p.lines.Scan() {
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("the agent's end: %v", err)
+	}
 }
 
 // until reads the agent's reports until one fits.

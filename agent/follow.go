@@ -33,6 +33,7 @@ type follower struct {
 	out            *restic.Output
 	stdout, stderr *tail
 	moved          bool // something to report since the last report
+	progress       *protocol.Progress
 	speechless     bool // a line could not be written
 
 	interrupted string // the reason, once there is one
@@ -227,7 +228,16 @@ func (f *follower) read() error {
 	return err
 }
 
+// report passes on the newest progress of what was read at once: whoever takes a
+// running restic up reads its whole story, and must not tell it backwards.
 func (f *follower) report() {
+	if p := f.progress; p != nil {
+		for i := range p.CurrentFiles {
+			p.CurrentFiles[i] = f.scrub.Text(p.CurrentFiles[i])
+		}
+		f.j.setProgress(*p)
+		f.progress = nil
+	}
 	if f.moved {
 		f.moved = false
 		f.r.cfg.Changed(f.j.id)
@@ -240,11 +250,7 @@ func (f *follower) line(stream string, l restic.Line) {
 		p.JobID = f.j.id
 		// Grows within the job, and is the same when the file is read again.
 		p.Seq = int64(f.n)<<44 + l.End
-		for i := range p.CurrentFiles {
-			p.CurrentFiles[i] = f.scrub.Text(p.CurrentFiles[i])
-		}
-		f.j.setProgress(*p)
-		f.moved = true
+		f.progress, f.moved = p, true
 	}
 	if event.Level == "" {
 		return

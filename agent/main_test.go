@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -40,6 +42,7 @@ type agentOrder struct {
 	Accept   *protocol.Run
 	MinFree  uint64
 	DieOn    string // "accepted": wait for the kill right behind the journal's fsync
+	Linked   bool   // a whole agent, by the enrolment in StateDir, instead of a runner
 }
 
 func testAgent() int {
@@ -49,9 +52,12 @@ func testAgent() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	if order.Linked {
+		return linkedAgent(order)
+	}
 	changed := make(chan string, 10000)
 	r, err := NewRunner(RunnerConfig{
-		StateDir: order.StateDir, Restic: order.Restic, Self: os.Args[0], MinFreeBytes: order.MinFree,
+		StateDir: order.StateDir, Restic: order.Restic, MinFreeBytes: order.MinFree,
 		Key:     func() ([]byte, error) { return order.Key, nil },
 		Changed: func(id string) { changed <- id },
 	})
@@ -93,5 +99,26 @@ func testAgent() int {
 	}()
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	r.Stop()
+	return 0
+}
+
+func linkedAgent(order agentOrder) int {
+	a, err := New(Options{
+		StateDir: order.StateDir, Timezone: "Europe/Berlin", Link: LinkWebSocket,
+		Runner: RunnerConfig{Restic: order.Restic, TailEvery: 20 * time.Millisecond},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		stop()
+	}()
+	if err := a.Run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return 0
 }

@@ -178,6 +178,7 @@ func (s *Service) Outgoing(ctx context.Context, link *Link) ([]protocol.Envelope
 	if err != nil {
 		return nil, err
 	}
+	link.repeatCancels(again)
 	for _, j := range again {
 		failpoint.Hit(failpoint.Offered)
 		out = s.appendCommand(ctx, out, j)
@@ -212,6 +213,16 @@ func (s *Service) cancelMessages(link *Link, ids []models.JobID) []protocol.Enve
 		out = append(out, protocol.Seal("cancel-"+id.String(), protocol.TypeCancel, protocol.Cancel{JobID: id.String()}))
 	}
 	return out
+}
+
+// repeatCancels forgets the cancels of jobs that are offered again: an agent
+// that never had the command has not heeded its cancel either.
+func (l *Link) repeatCancels(offered []*models.Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, j := range offered {
+		delete(l.cancelled, j.ID)
+	}
 }
 
 // Applied says which version the agent runs: a newer one is sent again.

@@ -47,6 +47,36 @@ func TestTheHelloWindowComesInOrder(t *testing.T) {
 	}
 }
 
+// The agent was told to cancel what it never had, and forgot that; the command
+// must not come alone.
+func TestACancelGoesOutWithEveryOffer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.servers[0].OfferAgain = 10 * time.Second
+	h := b.host("web-1", "/srv/repo")
+	link, _ := b.hello(0, h)
+	j := b.run(b.group(h, "www"))
+	b.wantCommands(0, link, j.ID)
+	must[*models.Job](t)(b.servers[0].Cancel(b.ctx, j.ID))
+	want := func(want ...string) {
+		t.Helper()
+		if got := types(must[[]protocol.Envelope](t)(b.servers[0].Outgoing(b.ctx, link))); !slices.Equal(got, want) {
+			t.Errorf("it gets %v, want %v", got, want)
+		}
+	}
+	want(protocol.TypeCancel)
+	want()
+	b.exec("update jobs set offered_at = now() - interval '11 seconds'")
+	want(protocol.TypeRun, protocol.TypeCancel)
+	want()
+	b.say(0, link, protocol.TypeAccepted, protocol.Accepted{JobID: j.ID.String()})
+	b.say(0, link, protocol.TypeFinished, protocol.Finished{JobID: j.ID.String(), Outcome: protocol.OutcomeCancelled})
+	if j := b.job(j.ID); j.State != models.JobCancelled {
+		t.Errorf("it is %s", j.State)
+	}
+	want()
+}
+
 func TestAChangedScheduleSetGoesOutOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

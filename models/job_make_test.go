@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"resticfleet/agent/protocol"
 	"resticfleet/models"
 )
 
@@ -305,6 +306,67 @@ func TestCancel(t *testing.T) {
 	}
 	_, err = models.RequestCancel(b.ctx, b.db, models.NewID[models.JobID]())
 	wantCode(t, err, models.ENotFound)
+}
+
+func TestCancelOfARunningJobWaitsForTheAgentsAnswer(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer protocol.Finished
+		want   models.JobState
+	}{
+		"nothing was saved":         {protocol.Finished{Outcome: protocol.OutcomeCancelled, ErrorCode: protocol.ErrCancelled}, models.JobCancelled},
+		"the snapshot came first":   {succeeded("a", 1, 1), models.JobSucceeded},
+		"it was failing already":    {protocol.Finished{Outcome: protocol.OutcomeFailed, ErrorCode: protocol.ErrWrongPassword, Error: "no"}, models.JobFailed},
+		"the host was lost and had": {protocol.Finished{Outcome: protocol.OutcomeCancelled, ErrorCode: protocol.ErrCancelled}, models.JobCancelled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			h, g, generation := b.backup("web-1", "/srv/repo")
+			b.run(g)
+			j := b.claim(h, generation)
+			b.exec(moveJob, models.JobRunning, false, j.ID)
+			if j := must[*models.Job](t)(models.RequestCancel(b.ctx, b.db, j.ID)); j.State != models.JobRunning || j.CancelRequestedAt == nil {
+				t.Errorf("asked for, it is %s", j.State)
+			}
+			if strings.Contains(name, "lost") {
+				b.exec(moveJob, models.JobLost, false, j.ID)
+				// It comes back running, and must still hear of the cancel.
+				b.settle(h, protocol.HelloJob{JobID: j.ID.String(), State: protocol.JobRunning})
+				if ids := must[[]models.JobID](t)(models.CancelsFor(b.ctx, b.db, h.ID)); len(ids) != 1 || ids[0] != j.ID {
+					t.Errorf("to be told: %v", ids)
+				}
+			}
+			if j := b.finish(j, c.answer); j.State != c.want {
+				t.Errorf("the answer made it %s, want %s", j.State, c.want)
+			}
+		})
+	}
+}
+
+func TestCancelOfWhatHasEndedNamesItsState(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("web-1")
+	g := b.group(h, "www")
+	for _, state := range []models.JobState{
+		models.JobSucceeded, models.JobWarning, models.JobFailed, models.JobCancelled, models.JobSkipped, models.JobExpired, models.JobLost,
+	} {
+		id := models.NewID[models.JobID]()
+		b.exec("insert into jobs (id, host_id, kind, state, actor_kind, source_group_id, source_group_name) values (?, ?, 'backup', 'queued', 'user', ?, ?)",
+			id, h.ID, g.ID, g.Name)
+		if state == models.JobLost {
+			b.exec(moveJob, models.JobRunning, false, id)
+		}
+		b.exec(moveJob, state, false, id)
+		_, err := models.RequestCancel(b.ctx, b.db, id)
+		if e := wantError(t, err, models.EConflict); e.Detail["state"] != state {
+			t.Errorf("%s: %v", state, e.Detail)
+		}
+		if j := b.job(id); j.State != state || j.CancelRequestedAt != nil {
+			t.Errorf("%s became %s, asked for at %v", state, j.State, j.CancelRequestedAt)
+		}
+	}
 }
 
 // A cancel that comes while the same job is claimed: either is fine, an error

@@ -19,9 +19,10 @@ import (
 	"resticfleet/agent/protocol"
 )
 
-// TestMain lets the test binary be the program, for what needs a process.
+// TestMain lets the test binary be the program, for what needs a process. The
+// program itself calls it as supervise, without that variable.
 func TestMain(m *testing.M) {
-	if os.Getenv("RESTICFLEET_TEST_MAIN") != "" {
+	if os.Getenv("RESTICFLEET_TEST_MAIN") != "" || len(os.Args) > 1 && os.Args[1] == "supervise" {
 		main()
 		return
 	}
