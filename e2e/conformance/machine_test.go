@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"resticfleet/agent"
@@ -58,23 +60,41 @@ type machine struct {
 	stop func()
 }
 
-var template = sync.OnceValues(func() (string, error) {
+// template is an empty repository, made once: deriving a key is what takes
+// restic long. Its 256 folders of data are left out, restic makes those that it
+// needs.
+var template = sync.OnceValues(func() (fs.FS, error) {
 	dir, err := os.MkdirTemp("", "resticfleet-test-")
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	restic, err := filepath.Abs("../../bin/restic")
+	if err != nil {
+		return nil, err
 	}
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	restic, err := filepath.Abs("../../bin/restic")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.CommandContext(ctx, restic, "init", "--no-cache", "--repo", filepath.Join(dir, "repo"))
+	cmd := exec.CommandContext(ctx, restic, "init", "--no-cache", "--repo", dir)
 	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("restic init: %w\n%s; is there a bin/restic? run `make tools`", err, out)
+		return nil, fmt.Errorf("restic init: %w\n%s; is there a bin/restic? run `make tools`", err, out)
 	}
-	return dir, nil
+	repo := fstest.MapFS{}
+	return repo, fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || path == ".":
+			return err
+		case filepath.Dir(path) == "data":
+			return fs.SkipDir
+		case d.IsDir():
+			repo[path] = &fstest.MapFile{Mode: fs.ModeDir | 0o700}
+			return nil
+		}
+		data, err := os.ReadFile(filepath.Join(dir, path))
+		repo[path] = &fstest.MapFile{Data: data, Mode: 0o600}
+		return err
+	})
 })
 
 // newMachine makes a host that is enrolled through its proxy; its agent does
@@ -82,7 +102,7 @@ var template = sync.OnceValues(func() (string, error) {
 func newMachine(t *testing.T, s *server, l link, seed uint64) *machine {
 	t.Helper()
 	m := bareMachine(t, s, l, seed)
-	if err := os.CopyFS(m.path("repo"), os.DirFS(filepath.Join(must[string](t)(template()), "repo"))); err != nil {
+	if err := os.CopyFS(m.path("repo"), must[fs.FS](t)(template())); err != nil {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
@@ -146,11 +166,12 @@ func (m *machine) release() {
 	}
 }
 
-// start runs the machine's agent, and waits for its link.
+// start runs the machine's agent, and waits until both ends know their link.
 func (m *machine) start() {
 	m.t.Helper()
 	m.run()
 	m.linked(m.link.first())
+	eventually(m.t, "the agent has its welcome", func() bool { return strings.Contains(m.log.String(), "linked to the server") })
 }
 
 // run runs the machine's agent.

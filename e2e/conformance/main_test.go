@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	}
 	// The stories wait more than they work. The command line is read later,
 	// and wins.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
 	modeltest.Main(m)

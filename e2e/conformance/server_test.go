@@ -57,6 +57,9 @@ type server struct {
 	stop   func()
 }
 
+// assets are the same for all servers.
+var assets = sync.OnceValues(static.New)
+
 func newServer(t *testing.T, ping time.Duration) *server {
 	t.Helper()
 	s := &server{t: t, ping: ping, dbURL: modeltest.URL(t), sealer: modeltest.Sealer(t), log: &text{}}
@@ -73,10 +76,7 @@ func newServer(t *testing.T, ping time.Duration) *server {
 
 func (s *server) start() {
 	s.t.Helper()
-	assets, err := static.New()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	assets := must[*static.Assets](s.t)(assets())
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	s.hub = live.NewHub()
 	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: s.sealer, Hints: s.hub, Log: log, PingInterval: s.ping, OfferAgain: 300 * time.Millisecond})
@@ -117,7 +117,7 @@ func eventually(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	over := time.NewTimer(patience)
 	defer over.Stop()
-	again := time.NewTicker(20 * time.Millisecond)
+	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for !so() {
 		select {
@@ -169,7 +169,7 @@ func (s *server) watch(t *testing.T, id models.JobID) *history {
 	look()
 	var looking sync.WaitGroup
 	looking.Go(func() {
-		tick := time.NewTicker(50 * time.Millisecond) // the hints of a restarted server are others
+		tick := time.NewTicker(300 * time.Millisecond) // the hints of a restarted server are others
 		defer tick.Stop()
 		for {
 			select {

@@ -227,13 +227,20 @@ func oneAfterTheOther(m *machine) {
 func unknownMessages(m *machine) {
 	j, h := m.held()
 	counted := m.s.agents.UnknownMessages.Load()
-	var up, down atomic.Bool
+	var up, down atomic.Bool // whether one has gone there
 	m.proxy.Filter(func(isUp bool, e protocol.Envelope) []protocol.Envelope {
-		future := protocol.Seal("future-"+e.ID, "from.the.future", map[string]int{"a": 1})
-		if e.Type != protocol.TypeHello && e.Type != protocol.TypeAck && e.Type != protocol.TypeWelcome && !(isUp && up.Swap(true)) && !(!isUp && down.Swap(true)) {
-			return []protocol.Envelope{future, e}
+		gone := &down
+		if isUp {
+			gone = &up
 		}
-		return []protocol.Envelope{e}
+		switch e.Type {
+		case protocol.TypeHello, protocol.TypeWelcome, protocol.TypeAck:
+			return []protocol.Envelope{e}
+		}
+		if gone.Swap(true) {
+			return []protocol.Envelope{e}
+		}
+		return []protocol.Envelope{protocol.Seal("future-"+e.ID, "from.the.future", map[string]int{"a": 1}), e}
 	})
 	m.turn()
 	eventually(m.t, "the server counts it", func() bool { return up.Load() && m.s.agents.UnknownMessages.Load() > counted })

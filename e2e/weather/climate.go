@@ -53,6 +53,15 @@ const (
 	Shuffle Fault = "shuffle"
 )
 
+// What is counted besides the faults.
+const (
+	// Idle is a connection that was cut for saying nothing.
+	Idle Fault = "idle"
+	// Polled is a poll, and Lost one whose connection ended before its answer.
+	Polled Fault = "polled"
+	Lost   Fault = "lost"
+)
+
 // Climate is what may happen. The zero value is fine weather.
 type Climate struct {
 	// Odds are how often a fault happens where it can: 0 never, 1 always.

@@ -31,7 +31,7 @@ func newLine(p *Proxy, c net.Conn, number uint64, served bool) *line {
 	if l.idleFor > 0 && !served {
 		l.idle = time.AfterFunc(l.idleFor, func() {
 			if !l.isStalled() && p.has(l) {
-				p.count("idle")
+				p.count(Idle)
 				l.cut()
 			}
 		})

@@ -52,14 +52,14 @@ type Proxy struct {
 	pass     Pass
 	upstream *url.URL
 	open     map[*line]struct{}
-	counts   map[string]int
+	counts   map[Fault]int
 
 	passing sync.Mutex // one message at a time
 }
 
 // New puts a proxy before the server at an address, on the loopback.
 func New(server string, random uint64) (*Proxy, error) {
-	p := &Proxy{seed: seed(random), done: make(chan struct{}), open: map[*line]struct{}{}, counts: map[string]int{}}
+	p := &Proxy{seed: seed(random), done: make(chan struct{}), open: map[*line]struct{}{}, counts: map[Fault]int{}}
 	if err := p.To(server); err != nil {
 		return nil, err
 	}
@@ -163,11 +163,11 @@ func (p *Proxy) Report() string {
 	return strings.TrimSuffix(b.String(), ", ")
 }
 
-// Happened is how often a fault has happened.
-func (p *Proxy) Happened(f Fault) int {
+// Happened is how often something has happened: a fault, Polled or Lost.
+func (p *Proxy) Happened(what Fault) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.counts[string(f)]
+	return p.counts[what]
 }
 
 func (p *Proxy) climate() Climate {
@@ -182,7 +182,7 @@ func (p *Proxy) server() *url.URL {
 	return p.upstream
 }
 
-func (p *Proxy) count(what string) {
+func (p *Proxy) count(what Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts[what]++
@@ -192,7 +192,7 @@ func (p *Proxy) happens(c Climate, f Fault, place ...uint64) bool {
 	if !p.seed.happens(c, f, place...) {
 		return false
 	}
-	p.count(string(f))
+	p.count(f)
 	return true
 }
 
@@ -345,10 +345,16 @@ func (p *Proxy) exchange(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		body, times = p.batch(c, n, body)
 	}
+	if r.Method == http.MethodGet {
+		p.count(Polled)
+	}
 	var said *reply
 	for range times {
 		if said, err = p.forward(r, body); err != nil {
 			if r.Context().Err() != nil {
+				if r.Method == http.MethodGet {
+					p.count(Lost)
+				}
 				panic(http.ErrAbortHandler)
 			}
 			http.Error(w, "the server is away", http.StatusBadGateway)
