@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 )
 
+// tmpPrefix begins the names of files that are being written; a kill leaves one.
+const tmpPrefix = ".tmp-"
+
 // writeDurably replaces path by data: after it returns, a crash of process or
 // machine leaves the new content, before it the old one, and never a part.
 func writeDurably(path string, data []byte) error {
@@ -25,7 +28,7 @@ func writeAtomically(path string, data []byte) error {
 }
 
 func replace(path string, data []byte, settle func(*os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*") // mode 0600
+	f, err := os.CreateTemp(filepath.Dir(path), tmpPrefix+"*") // mode 0600
 	if err != nil {
 		return err
 	}

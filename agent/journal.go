@@ -71,6 +71,10 @@ func OpenJournal(dir string, log *slog.Logger) (*Journal, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	for _, f := range files {
+		if strings.HasPrefix(f.Name(), tmpPrefix) {
+			_ = os.Remove(filepath.Join(dir, f.Name())) // what a kill left of a write; it costs only its few bytes
+			continue
+		}
 		id, isEntry := strings.CutSuffix(f.Name(), entrySuffix)
 		if !isEntry {
 			continue

@@ -124,3 +124,15 @@ func TestOldJobsArePruned(t *testing.T) {
 	look(48*time.Hour, false, true)
 	look(27*24*time.Hour, false, false)
 }
+
+func TestAJournalForgetsUnfinishedWrites(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	left := filepath.Join(dir, ".tmp-123")
+	if err := os.WriteFile(left, []byte(`{"job_id":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, said := openTestJournal(t, dir); said.Len() != 0 || exists(left) {
+		t.Errorf("%s is there: %v; said: %s", left, exists(left), said)
+	}
+}
