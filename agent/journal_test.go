@@ -206,3 +206,15 @@ func TestAnOldJournalKeepsItsName(t *testing.T) {
 		t.Errorf("%s became %s: %s", j.ID(), again.ID(), said)
 	}
 }
+
+func TestAJournalForgetsUnfinishedWrites(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	left := filepath.Join(dir, ".tmp-123")
+	if err := os.WriteFile(left, []byte(`{"job_id":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, said := openTestJournal(t, dir); said.Len() != 0 || exists(left) {
+		t.Errorf("%s is there: %v; said: %s", left, exists(left), said)
+	}
+}

@@ -19,6 +19,7 @@ import (
 //	includes.raw   the paths, for --files-from-raw
 //	log.ndjson     the job's log as it was numbered
 //	1/ 2/ …        one folder per restic invocation
+//	.tmp-*         what a kill left of a file being written, also in 1/ 2/ …
 type runDir string
 
 func (d runDir) command() string    { return filepath.Join(string(d), "command.json") }

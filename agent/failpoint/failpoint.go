@@ -8,7 +8,7 @@ package failpoint
 // the Nth time it comes there, the first unless told, it dies by SIGKILL, or
 // with stop it stops by SIGSTOP and goes on after SIGCONT. An absolute path
 // names a file that says so, which may appear at any time; the process that
-// gets there first renames it to *.hit, with its arguments as the new content.
+// gets there first removes it and leaves its arguments in a file *.hit.
 const Env = "RESTICFLEET_FAILPOINT"
 
 // The agent's points.

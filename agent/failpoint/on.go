@@ -50,7 +50,7 @@ func Hit(point string) {
 
 // taken claims the order for this process and says who that is.
 func taken(file string) bool {
-	if os.Rename(file, file+".hit") != nil {
+	if os.Remove(file) != nil {
 		return false
 	}
 	_ = os.WriteFile(file+".hit", []byte(strings.Join(os.Args, " ")), 0o600)
