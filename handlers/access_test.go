@@ -209,3 +209,27 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		}
 	}
 }
+
+// A browser is told how to treat what it may get; agents are spared what only
+// a browser understands.
+func TestWhichHeadersProtectAnAnswer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, c := range []struct {
+		path    string
+		browser bool
+	}{{"/login", true}, {"/", true}, {"/api/hosts", true}, {"/healthz", true}, {"/nowhere", true}, {"/agent/v1/nowhere", true}, {"/agent/v1/schedule", false}} {
+		res := b.do("GET", c.path, nil, "X-Forwarded-Proto", "https")
+		_ = body(t, res)
+		for _, name := range []string{"X-Content-Type-Options", "Cache-Control"} {
+			if res.Header.Get(name) == "" {
+				t.Errorf("%s: no %s", c.path, name)
+			}
+		}
+		for _, name := range []string{"Content-Security-Policy", "X-Frame-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy", "Vary"} {
+			if got := res.Header.Get(name) != ""; got != c.browser {
+				t.Errorf("%s: %s is there: %v", c.path, name, got)
+			}
+		}
+	}
+}

@@ -40,7 +40,7 @@ func (h *Handlers) retired(next echo.HandlerFunc) echo.HandlerFunc {
 		if !ok {
 			return next(c)
 		}
-		return h.secureHeaders(func(c echo.Context) error {
+		return h.secureHeaders(nil)(func(c echo.Context) error {
 			if isAPI || wantsJSON(c) {
 				return api.WriteProblem(c.Response(), &models.Error{
 					Code: models.EGone, Message: gone.what + ". " + gone.instead,

@@ -135,7 +135,7 @@ func New(c Config) *echo.Echo {
 	}
 	e.Pre(h.retired)
 	e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: h.logPanic}))
-	e.Use(h.secureHeaders, h.crossOrigin, h.authorize(table), h.audit(table))
+	e.Use(h.secureHeaders(table), crossOrigin(), h.authorize(table), h.audit(table))
 	e.Use(middleware.BodyLimitWithConfig(middleware.BodyLimitConfig{Limit: "1MiB"}))
 	e.Use(middleware.GzipWithConfig(middleware.GzipConfig{Skipper: streams, MinLength: 1024}))
 
