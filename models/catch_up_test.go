@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"resticfleet/models"
+	"resticfleet/models/cronspec"
 )
 
 // effective makes a daily schedule at 02:00 UTC old enough to have missed
@@ -93,6 +94,59 @@ func TestNothingIsMissedBeforeItCouldRun(t *testing.T) {
 			b.effective(s, at(0, 0))
 			b.exec(since, at(2, 1))
 			if got := b.missed(h, at(9, 0)); len(got) != 0 {
+				t.Errorf("caught up for %v", got)
+			}
+		})
+	}
+}
+
+// A slot is missed two minutes after its jitter, not before.
+func TestJitteredSlotsAreMissedLater(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("laptop")
+	b.bind(h, "/srv/repo")
+	s := b.schedule(h, b.group(h, "www"))
+	b.effective(s, at(0, 0))
+	const window = time.Hour
+	slot := at(2, 0).Add(cronspec.Jitter(s.ID.String(), window))
+	for _, c := range []struct {
+		now  time.Time
+		want int
+	}{{slot.Add(2*time.Minute - time.Second), 0}, {slot.Add(2 * time.Minute), 1}} {
+		runs := must[[]models.MissedRun](t)(models.MissedRuns(b.ctx, b.db, []models.HostID{h.ID}, window, c.now))
+		if len(runs) != c.want || c.want == 1 && !runs[0].At.Equal(at(2, 0)) {
+			t.Errorf("at %s: %v, want %d for the nominal time", c.now, runs, c.want)
+		}
+	}
+}
+
+func TestEnablingOrChangingOwesNothing(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*models.ScheduleFields){
+		"enabled again": func(*models.ScheduleFields) {},
+		"changed":       func(f *models.ScheduleFields) { f.Cron = "1 2 * * *" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			h := b.host("laptop")
+			b.bind(h, "/srv/repo")
+			g := b.group(h, "www")
+			s := b.schedule(h, g)
+			if got := b.missed(h, time.Now()); len(got) != 0 {
+				t.Errorf("new, and caught up for %v", got)
+			}
+			b.effective(s, time.Now().AddDate(0, 0, -7))
+			if got := b.missed(h, time.Now()); len(got) != 1 {
+				t.Errorf("missed %v, want one", got)
+			}
+			f := models.ScheduleFields{Cron: s.Cron, Enabled: false, GroupIDs: []string{g.ID.String()}}
+			must[*models.Schedule](t)(models.UpdateSchedule(b.ctx, b.db, h.ID, s.ID, f))
+			f.Enabled = true
+			change(&f)
+			must[*models.Schedule](t)(models.UpdateSchedule(b.ctx, b.db, h.ID, s.ID, f))
+			if got := b.missed(h, time.Now()); len(got) != 0 {
 				t.Errorf("caught up for %v", got)
 			}
 		})

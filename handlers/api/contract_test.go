@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -422,6 +423,67 @@ func TestPages(t *testing.T) {
 		}
 		b.call("GET", path+"?limit=501", nil).refused(422, "limit")
 		b.call("GET", path+"?cursor=x", nil).refused(422, "cursor")
+	}
+}
+
+// The same rule as cronspec's own property test, asked from outside: a daily
+// schedule runs once on every local date that exists, when the clock first
+// shows its time or something later.
+func TestCronRunsOncePerLocalDate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, c := range []struct{ zone, date string }{
+		{"Europe/Berlin", "2026-03-29"}, {"Europe/Berlin", "2026-10-25"},
+		{"America/New_York", "2026-03-08"}, {"America/New_York", "2026-11-01"},
+		{"America/St_Johns", "2010-03-14"}, {"America/St_Johns", "2010-11-07"}, // a minute past midnight
+		{"America/Sao_Paulo", "2018-11-04"}, {"America/Sao_Paulo", "2018-02-18"}, // at midnight
+		{"America/Nuuk", "2026-03-28"},                                               // the last hour of a date
+		{"Australia/Lord_Howe", "2026-10-04"}, {"Australia/Lord_Howe", "2026-04-05"}, // half an hour
+		{"Antarctica/Troll", "2026-03-29"}, {"Antarctica/Troll", "2026-10-25"}, // two hours
+		{"Africa/Casablanca", "2026-02-15"}, {"Africa/Casablanca", "2026-03-22"}, // winter time for Ramadan
+		{"Pacific/Apia", "2011-12-30"},      // does not exist
+		{"Pacific/Kwajalein", "1993-08-21"}, // neither
+		{"Asia/Pyongyang", "2018-05-05"},
+	} {
+		loc, err := time.LoadLocation(c.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		day, err := time.Parse(time.DateOnly, c.date)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What the clock shows, as if it were UTC, in each minute around.
+		begin := day.Add(-60 * time.Hour)
+		var shown []time.Time
+		dates := map[string]bool{}
+		for i := range 5 * 24 * 60 {
+			now := begin.Add(time.Duration(i) * time.Minute).In(loc)
+			w := time.Date(now.Year(), now.Month(), now.Day(), now.Hour(), now.Minute(), 0, 0, time.UTC)
+			shown = append(shown, w)
+			dates[w.Format(time.DateOnly)] = true
+		}
+		for _, hour := range []int{0, 1, 2, 3, 12, 22, 23} {
+			for minute := 0; minute < 60; minute += 15 {
+				var want []any
+				for d := -1; d <= 1; d++ {
+					target := day.AddDate(0, 0, d).Add(time.Duration(hour*60+minute) * time.Minute)
+					first := slices.IndexFunc(shown, func(w time.Time) bool { return !w.Before(target) })
+					if dates[target.Format(time.DateOnly)] {
+						want = append(want, begin.Add(time.Duration(first)*time.Minute).Format("2006-01-02T15:04:05.000000Z"))
+					}
+				}
+				before, err := time.Parse(time.RFC3339Nano, want[0].(string))
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := b.call("GET", fmt.Sprintf("/api/cron?expr=%d+%d+*+*+*&timezone=%s&after=%s&count=%d",
+					minute, hour, c.zone, before.Add(-time.Second).Format(time.RFC3339), len(want)), nil)
+				if got := r.want(200)["next_runs"].([]any); !slices.Equal(got, want) {
+					t.Errorf("%02d:%02d in %s around %s: %v, want %v", hour, minute, c.zone, c.date, got, want)
+				}
+			}
+		}
 	}
 }
 
