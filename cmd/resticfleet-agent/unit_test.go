@@ -115,9 +115,9 @@ func newService(t *testing.T) *service {
 		t: t, unit: readUnit(t, "resticfleet-agent.service"), dir: t.TempDir(),
 		hellos: make(chan protocol.Hello, 10), ends: make(chan protocol.Finished, 10),
 	}
-	real, err := filepath.Abs("../../bin/restic")
+	pinned, err := filepath.Abs("../../bin/restic")
 	if path := os.Getenv("RESTICFLEET_TEST_RESTIC"); path != "" {
-		real = path
+		pinned = path
 	}
 	if _, statErr := os.Stat(real); err != nil || statErr != nil {
 		t.Fatal("the pinned restic is missing: run `make tools`", err, statErr)
@@ -125,12 +125,12 @@ func newService(t *testing.T) *service {
 	s.restic = filepath.Join(s.dir, "restic")
 	script := `#!/bin/sh
 if [ "$1" = backup ]; then echo $$ >"` + s.dir + `/pid.tmp"; mv "` + s.dir + `/pid.tmp" "` + s.dir + `/pid"; while [ ! -e "` + s.dir + `/go" ]; do sleep 0.02; done; fi
-exec "` + real + `" "$@"
+exec "` + pinned + `" "$@"
 `
 	if err := os.WriteFile(s.restic, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	initialise := exec.CommandContext(t.Context(), real, "init", "--no-cache", "--repo", filepath.Join(s.dir, "repo"))
+	initialise := exec.CommandContext(t.Context(), pinned, "init", "--no-cache", "--repo", filepath.Join(s.dir, "repo"))
 	initialise.Env = append(os.Environ(), "RESTIC_PASSWORD=p")
 	if out, err := initialise.CombinedOutput(); err != nil {
 		t.Fatalf("restic init: %v\n%s", err, out)
