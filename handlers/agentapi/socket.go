@@ -67,7 +67,17 @@ var upgrader = websocket.Upgrader{
 	HandshakeTimeout: 10 * time.Second,
 	// Agents send no Origin; a browser always does, and has no business here.
 	CheckOrigin: func(r *http.Request) bool { return len(r.Header.Values("Origin")) == 0 },
+	Error: func(w http.ResponseWriter, r *http.Request, status int, reason error) {
+		text := reason.Error()
+		if !websocket.IsWebSocketUpgrade(r) {
+			text = stripped
+		}
+		http.Error(w, text, status)
+	},
 }
+
+// stripped is shown on the host's page as the reason why its agent polls.
+const stripped = "the request came without its upgrade to a WebSocket; let the proxy on the way pass on the headers Upgrade and Connection"
 
 // WebSocket is GET /agent/v1/ws.
 func (s *Server) WebSocket(c echo.Context) error {
