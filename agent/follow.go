@@ -112,6 +112,9 @@ func (f *follower) watch(ctx context.Context) (exitRecord, stepState, error) {
 				sup = *started
 			case stepRunning:
 				f.markStarted()
+				if failpoint.Planted(failpoint.KillFound) {
+					_ = f.dir.signalGroup(syscall.SIGKILL)
+				}
 			}
 		}
 		select {

@@ -45,9 +45,6 @@ func (w *worker) spawn(dir stepDir) (*supervisor, error) {
 	cmd.Stderr = complaints
 	cmd.ExtraFiles = []*os.File{secretsFD - 3: secretsR, readyFD - 3: readyW}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if failpoint.Planted(failpoint.DieTogether) {
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	}
 	err = cmd.Start()
 	err = errors.Join(err, complaints.Close(), secretsR.Close(), readyW.Close())
 	if err != nil {

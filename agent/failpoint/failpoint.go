@@ -91,8 +91,8 @@ const (
 	InventSnapshot = "invent-snapshot"
 	// SayTwice: a restarted agent forgets which log lines it has said.
 	SayTwice = "say-twice"
-	// DieTogether: restic and its supervisor end with the agent.
-	DieTogether = "die-together"
+	// KillFound: an agent kills the restic that it finds running.
+	KillFound = "kill-found"
 	// LeaveFolder: what a command that was never accepted wrote stays.
 	LeaveFolder = "leave-folder"
 )

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/crypto/poly1305" //nolint:staticcheck // restic's own format asks for it
 	"golang.org/x/crypto/scrypt"
@@ -29,74 +30,118 @@ type resticKey struct {
 	Data     []byte `json:"data"`
 }
 
-// cheapen puts a key in place of a new repository's only one that takes no
-// half second of a processor to try: the password guards nothing here, and
-// restic is started hundreds of times.
-func cheapen(repository string) error {
-	files, err := filepath.Glob(filepath.Join(repository, "keys", "*"))
+// template is an empty repository whose key takes no half second of a processor
+// to try: the password guards nothing here, and restic is started hundreds of
+// times.
+type template struct {
+	dir    string
+	master boxKey
+}
+
+// cheapen puts a cheap key in place of a new repository's only one.
+func cheapen(dir string) (template, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "keys", "*"))
 	if err != nil || len(files) != 1 {
-		return errors.Join(err, errors.New("a new repository has one key"))
-	}
-	raw, err := os.ReadFile(files[0])
-	if err != nil {
-		return err
+		return template{}, errors.Join(err, errors.New("a new repository has one key"))
 	}
 	var key resticKey
-	if err := json.Unmarshal(raw, &key); err != nil {
-		return err
+	raw, err := os.ReadFile(files[0])
+	if err == nil {
+		err = json.Unmarshal(raw, &key)
+	}
+	if err != nil {
+		return template{}, err
 	}
 	user, err := key.user()
 	if err != nil {
-		return err
+		return template{}, err
 	}
-	nonce, sealed := key.Data[:aes.BlockSize], key.Data[aes.BlockSize:len(key.Data)-poly1305.TagSize]
-	master := user.stream(nonce, sealed)
-
+	text := user.open(key.Data)
 	key.N, key.R, key.P = 2, 1, 1
 	if user, err = key.user(); err != nil {
-		return err
+		return template{}, err
 	}
-	nonce = make([]byte, aes.BlockSize)
-	_, _ = rand.Read(nonce) // never fails
-	sealed = user.stream(nonce, master)
-	tag := user.tag(nonce, sealed)
-	key.Data = append(append(nonce, sealed...), tag[:]...)
+	key.Data = user.seal(text)
 	if raw, err = json.Marshal(key); err != nil {
-		return err
+		return template{}, err
 	}
 	name := sha256.Sum256(raw)
-	if err := os.WriteFile(filepath.Join(repository, "keys", hex.EncodeToString(name[:])), raw, 0o400); err != nil {
-		return err
+	if err := os.WriteFile(filepath.Join(dir, "keys", hex.EncodeToString(name[:])), raw, 0o400); err != nil {
+		return template{}, err
 	}
-	return os.Remove(files[0])
+	var master struct {
+		MAC struct {
+			K []byte `json:"k"`
+			R []byte `json:"r"`
+		} `json:"mac"`
+		Encrypt []byte `json:"encrypt"`
+	}
+	if err := json.Unmarshal(text, &master); err != nil {
+		return template{}, err
+	}
+	return template{dir, slices.Concat(master.Encrypt, master.MAC.K, master.MAC.R)}, os.Remove(files[0])
 }
 
-// userKey is scrypt's output: 32 bytes for AES, then k and r of Poly1305-AES.
-type userKey []byte
+// copy makes a repository of its own: one with an id that no other has.
+func (t template) copy(to string) error {
+	if err := os.CopyFS(to, os.DirFS(t.dir)); err != nil {
+		return err
+	}
+	file := filepath.Join(to, "config")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var config map[string]any
+	if err := json.Unmarshal(t.master.open(raw), &config); err != nil {
+		return err
+	}
+	id := make([]byte, 32)
+	_, _ = rand.Read(id) // never fails
+	config["id"] = hex.EncodeToString(id)
+	if raw, err = json.Marshal(config); err != nil {
+		return err
+	}
+	if err := os.Remove(file); err != nil { // it can't be written to
+		return err
+	}
+	return os.WriteFile(file, t.master.seal(raw), 0o400)
+}
 
-func (k resticKey) user() (userKey, error) {
+// boxKey is 32 bytes for AES, then k and r of Poly1305-AES.
+type boxKey []byte
+
+func (k resticKey) user() (boxKey, error) {
 	return scrypt.Key([]byte(password), k.Salt, k.N, k.R, k.P, 64)
 }
 
-// stream encrypts or decrypts.
-func (u userKey) stream(nonce, text []byte) []byte {
-	block, err := aes.NewCipher(u[:32])
-	if err != nil {
-		panic(err) // of the key's length
-	}
+// open decrypts. The tag is restic's to check.
+func (b boxKey) open(box []byte) []byte {
+	return b.stream(box[:aes.BlockSize], box[aes.BlockSize:len(box)-poly1305.TagSize])
+}
+
+func (b boxKey) seal(text []byte) []byte {
+	nonce := make([]byte, aes.BlockSize)
+	_, _ = rand.Read(nonce) // never fails
+	sealed := b.stream(nonce, text)
+	var once [32]byte
+	copy(once[:16], b[48:64])
+	b.cipher(32, 48).Encrypt(once[16:], nonce)
+	var tag [poly1305.TagSize]byte
+	poly1305.Sum(&tag, sealed, &once)
+	return slices.Concat(nonce, sealed, tag[:])
+}
+
+func (b boxKey) stream(nonce, text []byte) []byte {
 	out := make([]byte, len(text))
-	cipher.NewCTR(block, nonce).XORKeyStream(out, text)
+	cipher.NewCTR(b.cipher(0, 32), nonce).XORKeyStream(out, text)
 	return out
 }
 
-func (u userKey) tag(nonce, sealed []byte) (tag [poly1305.TagSize]byte) {
-	block, err := aes.NewCipher(u[32:48])
+func (b boxKey) cipher(from, to int) cipher.Block {
+	block, err := aes.NewCipher(b[from:to])
 	if err != nil {
 		panic(err) // of the key's length
 	}
-	var once [32]byte
-	copy(once[:16], u[48:64])
-	block.Encrypt(once[16:], nonce)
-	poly1305.Sum(&tag, sealed, &once)
-	return tag
+	return block
 }

@@ -187,9 +187,7 @@ func (x fault) test(t *testing.T, f *fleet) {
 			hit = append(hit, f.hosts[n])
 		}
 	}
-	for _, h := range f.hosts {
-		eventually(t, h.name+" is online", h.online)
-	}
+	f.relink()
 	for n := range victims {
 		v := &victims[n]
 		v.jobs, v.resume = v.reach(v.h)

@@ -34,7 +34,7 @@ type fleet struct {
 	gate    *gate
 	servers []*program
 	hosts   []*host
-	plant   string
+	plants  map[string]string // mistakes that programs make, by name
 	client  *http.Client
 
 	mu      sync.Mutex
@@ -46,7 +46,6 @@ type options struct {
 	servers int // 2
 	hosts   int
 	args    []string // of serve
-	plant   string   // a mistake to make
 }
 
 func newFleet(t testing.TB, o options) *fleet {
@@ -60,7 +59,7 @@ func newFleet(t testing.TB, o options) *fleet {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	f := &fleet{t: t, dir: dir, plant: o.plant, client: &http.Client{
+	f := &fleet{t: t, dir: dir, plants: map[string]string{}, client: &http.Client{
 		Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}, // every request goes to another server
 	}}
 	ctx := context.WithoutCancel(t.Context())
@@ -114,7 +113,7 @@ func (f *fleet) failpoints(name string) string { return f.path(name + ".failpoin
 
 func (f *fleet) newProgram(name string, command func() []string) *program {
 	p := &program{t: f.t, name: name, log: f.path(name + ".log"), command: command,
-		env: []string{failpoint.Env + "=" + f.failpoints(name), failpoint.PlantEnv + "=" + f.plant}}
+		env: []string{failpoint.Env + "=" + f.failpoints(name)}}
 	keep(f.t, p.log)
 	return p
 }
@@ -287,12 +286,46 @@ func (f *fleet) revive() {
 	}
 }
 
+// plant lets a program make a mistake from now on.
+func (f *fleet) plant(p *program, mistake string) {
+	f.t.Helper()
+	f.plants[p.name] = mistake
+	p.env = append(p.env, failpoint.PlantEnv+"="+mistake)
+	p.signal(syscall.SIGTERM)
+	eventually(f.t, p.name+" ends", p.ended)
+}
+
+// relink starts all agents anew, so that none waits long for its next try to
+// link, and returns when each has linked.
+func (f *fleet) relink() {
+	f.t.Helper()
+	generations := func() (sum int) {
+		_ = f.db.QueryRowContext(context.Background(), "select sum(link_generation) from hosts").Scan(&sum) // 0 while the database is away
+		return sum
+	}
+	for _, h := range f.hosts {
+		h.agent.signal(syscall.SIGTERM)
+	}
+	for _, h := range f.hosts {
+		eventually(f.t, h.name+" ends", h.agent.ended)
+	}
+	before := generations()
+	for _, h := range f.hosts {
+		h.agent.start()
+	}
+	eventually(f.t, "all hosts are linked", func() bool { return generations() >= before+len(f.hosts) })
+}
+
 // settled waits until no job is open and every agent knows that all its
 // results are stored.
 func (f *fleet) settled() {
 	f.t.Helper()
+	patience := patience
+	if len(f.plants) > 0 {
+		patience = 10 * time.Second // with a mistake it may never be
+	}
 	var what string
-	if within(patience, func() bool { what = f.unsettled(); return what == "" }) {
+	if within(patience, func() bool { what = f.unsettled(); return what == "" }) || len(f.plants) > 0 {
 		return
 	}
 	f.t.Errorf("not settled within %s: %s", patience, what)

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -39,10 +40,21 @@ esac
 exec '%[3]s' "$@"
 `
 
-// newHost adds a host and begins to link it. Two hosts share a repository.
+// newHost adds a host with its repository.
 func (f *fleet) newHost(n int) *host {
 	f.t.Helper()
-	h := &host{f: f, n: n, name: fmt.Sprintf("host%d", n), repository: fmt.Sprintf("repo%d", n/2)}
+	h := f.bareHost(n)
+	if status := h.bind(); status != 200 {
+		f.t.Fatalf("binding the repository of %s: status %d", h.name, status)
+	}
+	return h
+}
+
+// bareHost adds a host and begins to link it. It has no repository yet; two
+// hosts are to share one.
+func (f *fleet) bareHost(n int) *host {
+	f.t.Helper()
+	h := &host{f: f, n: n, name: hostName(n), repository: fmt.Sprintf("repo%d", n/2)}
 	h.dir = f.path(h.name)
 	if n%2 == 0 {
 		f.gate.repository(f.t, h.repository)
@@ -65,7 +77,6 @@ func (f *fleet) newHost(n int) *host {
 	f.must("POST", "/api/hosts/"+h.id+"/enrollment-tokens", nil, &token, 201)
 	agent := filepath.Join(suite.bin, "resticfleet-agent")
 	f.command([]string{"RESTICFLEET_TOKEN=" + token.Token}, agent, "enroll", "--server", f.front.url(), "--state-dir", h.path("state"))
-	h.bind()
 	for _, group := range []string{"0", "1"} {
 		f.must("POST", "/api/hosts/"+h.id+"/source-groups", map[string]any{
 			"name": group, "tag": group, "includes": []string{h.path(group)}, "excludes": []string{}, "retention": map[string]any{},
@@ -79,22 +90,22 @@ func (f *fleet) newHost(n int) *host {
 	return h
 }
 
+func hostName(n int) string { return fmt.Sprint("host", n) }
+
 func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
 
-func (h *host) bind() {
-	h.f.t.Helper()
-	h.f.must("PUT", "/api/hosts/"+h.id+"/repository",
-		map[string]any{"url": h.f.gate.address(h.repository), "password": password, "env": map[string]string{}}, nil, 200)
+func (h *host) bind() (status int) {
+	return h.f.api("PUT", "/api/hosts/"+h.id+"/repository",
+		map[string]any{"url": h.f.gate.address(h.repository), "password": password, "env": map[string]string{}}, nil)
 }
 
 // ready waits until the init has ended well.
 func (h *host) ready() {
 	h.f.t.Helper()
 	eventually(h.f.t, h.name+" has its repository", func() bool {
-		var v struct {
-			RepositoryID *string `json:"repository_id"`
-		}
-		return h.f.api("GET", "/api/hosts/"+h.id+"/repository", nil, &v) == 200 && v.RepositoryID != nil && *v.RepositoryID != ""
+		var there bool
+		err := h.f.db.QueryRowContext(context.Background(), "select exists (select from jobs where host_id = ? and kind = 'init' and state = 'succeeded')", h.id).Scan(&there)
+		return err == nil && there
 	})
 	eventually(h.f.t, h.name+" is settled", func() bool { return h.untold() == "" })
 }
@@ -117,12 +128,6 @@ func (h *host) run(group int) string {
 		h.f.t.Fatalf("Run now on %s: status %d", h.name, status)
 	}
 	return job
-}
-
-// online waits until a server has heard of the agent's link.
-func (h *host) online() bool {
-	var v struct{ Online bool }
-	return h.f.api("GET", "/api/hosts/"+h.id, nil, &v) == 200 && v.Online
 }
 
 // untold says which job's result isn't known to be stored.
