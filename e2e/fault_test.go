@@ -64,7 +64,11 @@ func (h *host) settled(id string, r *repo, backups int) {
 // host is one behind the proxy with a repository and a group.
 func (p *linkProxy) host(t *testing.T) (*host, *repo, string) {
 	t.Helper()
-	h := p.target.newHost(t)
+	// While the server is away the proxy answers for it, and an agent that may
+	// would poll then: these tests' filters are about frames.
+	pinned := p.target
+	pinned.link = protocol.LinkWebSocket
+	h := pinned.newHost(t)
 	r := localRepo(t)
 	h.bind(r)
 	return h, r, h.group("docs", []string{writeFiles(t, h.dir+"/docs", map[string]string{"a": noise(1 << 20)})})

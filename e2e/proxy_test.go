@@ -25,9 +25,6 @@ func before(t *testing.T, at target) *linkProxy {
 	}
 	t.Cleanup(p.Close)
 	at.url = p.URL
-	// While the server is away the proxy answers for it, and an agent that may
-	// would poll then: the tests' filters are about frames.
-	at.link = protocol.LinkWebSocket
 	return &linkProxy{p, at}
 }
 

@@ -119,7 +119,7 @@ func newService(t *testing.T) *service {
 	if path := os.Getenv("RESTICFLEET_TEST_RESTIC"); path != "" {
 		pinned = path
 	}
-	if _, statErr := os.Stat(real); err != nil || statErr != nil {
+	if _, statErr := os.Stat(pinned); err != nil || statErr != nil {
 		t.Fatal("the pinned restic is missing: run `make tools`", err, statErr)
 	}
 	s.restic = filepath.Join(s.dir, "restic")
