@@ -118,8 +118,8 @@ func TestAReusedPidFoolsNobody(t *testing.T) {
 	if err := bystander.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- bystander.Wait() }()
+	ended := make(chan string, 1)
+	go func() { ended <- fmt.Sprint(bystander.Wait()) }()
 	t.Cleanup(func() {
 		_ = bystander.Process.Kill() // the test's own
 		<-ended
@@ -143,9 +143,9 @@ func TestAReusedPidFoolsNobody(t *testing.T) {
 		t.Error(err)
 	}
 	select {
-	case err := <-ended:
-		t.Errorf("a process that has nothing to do with it was killed: %v", err)
-		ended <- err
+	case how := <-ended:
+		t.Errorf("a process that has nothing to do with it was killed: %s", how)
+		ended <- how
 	default:
 	}
 }

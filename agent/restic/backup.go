@@ -55,9 +55,9 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 
 // inDoubt: a snapshot may exist that nobody heard of. restic opened the
 // repository and didn't come to a plain end, or it says that all went well and
-// its summary is missing, as where the disk with its output was full. Not so where the agent gave up on a
-// backend that never answered, though restic says a word when it is
-// interrupted: asking would only wait as long once more.
+// its summary is missing, as where the disk with its output was full. Not so
+// where the agent gave up on a backend that never answered, though restic says
+// a word when it is interrupted: asking would only wait as long once more.
 func inDoubt(r StepResult) bool {
 	if r.StartError != "" || (r.Interrupt == InterruptUnreachable && !r.Output.answered) {
 		return false
@@ -82,7 +82,8 @@ func backupEnd(job Job, main StepResult, settled *StepResult, found *snapshot) *
 	case known && (main.ExitCode == 3 || main.Output.errorCount > 0):
 		end.Outcome, end.ErrorCode = protocol.OutcomeWarning, protocol.ErrUnreadable
 		end.Error = unreadableText(main.Output)
-	case known && found != nil && main.ExitCode != 0:
+	// Not where a cancel met it: a snapshot that came first is a success.
+	case known && found != nil && main.ExitCode != 0 && !job.CancelAsked:
 		end.Outcome, end.ErrorCode = protocol.OutcomeWarning, protocol.ErrEndUnrecorded
 		end.Error = unrecordedText(*found)
 	case known:

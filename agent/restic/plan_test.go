@@ -143,7 +143,7 @@ func TestPlans(t *testing.T) {
 		"backup, cancelled, killed": {run: backup, cancel: true, ends: ends{interrupted(InterruptCancel, "", signalled(9, status)), exit(0), exit(0, foreign)},
 			commands: []string{"backup --json", "unlock", "snapshots --json"}, outcome: "cancelled", code: protocol.ErrCancelled},
 		"backup, cancelled, killed, saved": {run: backup, cancel: true, ends: ends{interrupted(InterruptCancel, "", signalled(9, status)), exit(0), exit(0, found)},
-			outcome: "warning", code: protocol.ErrEndUnrecorded, snapshot: true},
+			outcome: "succeeded", snapshot: true},
 		"backup, cancel came too late for a failure": {run: backup, cancel: true, ends: ends{exit(12, fatal(12, "wrong password or no key found"))},
 			outcome: "failed", code: protocol.ErrWrongPassword},
 		"backup, killed by the kernel": {run: backup, ends: ends{signalled(9, status), exit(0), exit(0, ">[]")},

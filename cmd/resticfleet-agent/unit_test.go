@@ -304,7 +304,7 @@ func TestResticLivesThroughTheKillThatTheUnitImplies(t *testing.T) {
 			_ = main.Wait() // the exit code is another test's
 
 			s.start() // Restart=always
-			if hello := receive(t, s.hellos, "a hello"); len(hello.Jobs) != 1 || hello.Jobs[0] != (protocol.HelloJob{JobID: job, State: protocol.JobRunning}) {
+			if hello := receive(t, s.hellos, "a hello"); len(hello.Jobs) != 1 || hello.Jobs[0].JobID != job || hello.Jobs[0].State != protocol.JobRunning {
 				t.Errorf("hello: %+v", hello.Jobs)
 			}
 			if err := syscall.Kill(pid, 0); err != nil {
