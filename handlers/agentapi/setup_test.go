@@ -60,7 +60,7 @@ func (l *lines) String() string {
 
 // bundle is one whole server on a real socket.
 type bundle struct {
-	t      *testing.T
+	t      testing.TB
 	ctx    context.Context
 	dbURL  string
 	db     *models.DB
@@ -70,7 +70,7 @@ type bundle struct {
 	log    *lines
 }
 
-func setup(t *testing.T) *bundle {
+func setup(t testing.TB) *bundle {
 	t.Helper()
 	b := &bundle{t: t, ctx: t.Context(), dbURL: modeltest.URL(t), log: &lines{}}
 	b.serve(modeltest.Sealer(t), 100*time.Millisecond)
