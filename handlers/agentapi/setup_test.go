@@ -65,6 +65,7 @@ type bundle struct {
 	dbURL  string
 	db     *models.DB
 	jobs   *jobs.Service
+	hub    *live.Hub
 	agents *agentapi.Server
 	web    *httptest.Server
 	log    *lines
@@ -86,6 +87,7 @@ func (b *bundle) serve(sealer *models.Sealer, offerAgain time.Duration) {
 		b.t.Fatal(err)
 	}
 	log, hub := slog.New(slog.NewJSONHandler(b.log, nil)), live.NewHub()
+	b.hub = hub
 	b.jobs = jobs.New(jobs.Config{DB: b.db, Sealer: sealer, Hints: hub, Log: log, OfferAgain: offerAgain})
 	b.agents = agentapi.New(agentapi.Config{DB: b.db, Jobs: b.jobs, Hub: hub, Log: log})
 	b.web = httptest.NewServer(handlers.New(handlers.Config{DB: b.db, Jobs: b.jobs, Hub: hub, Agents: b.agents, Assets: assets, Log: log}))

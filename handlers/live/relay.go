@@ -24,6 +24,8 @@ const (
 	maxPayload = 7000
 	// reconnect is how long a lost connection is left alone.
 	reconnect = 500 * time.Millisecond
+	// slowLook is how often everybody looks while nothing can be heard.
+	slowLook = time.Second
 	// stillThere bounds how long a dead connection looks alive.
 	stillThere = 10 * time.Second
 )
@@ -71,7 +73,25 @@ func (r *Relay) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.again(ctx, "listening to other servers", r.listen) })
 	wg.Go(func() { r.again(ctx, "telling other servers", r.tell) })
+	wg.Go(func() { r.lookMeanwhile(ctx) })
 	wg.Wait()
+}
+
+// lookMeanwhile makes everybody look now and then while other servers can't be
+// heard.
+func (r *Relay) lookMeanwhile(ctx context.Context) {
+	tick := time.NewTicker(slowLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if !r.Listening() {
+				r.hub.wakeAll()
+			}
+		}
+	}
 }
 
 // again runs f over a connection, and over a new one when that is lost.
