@@ -174,6 +174,12 @@ func attention(h *models.HostState, now time.Time, q fleetQuery) []views.Attenti
 		return []views.Attention{base}
 	}
 	var rows []views.Attention
+	if h.Cloned(now) {
+		row := base
+		row.State, row.Cause = ui.Failed, "Two machines take turns with this host’s identity: one of them is a copy."
+		row.Act = ui.Link{Text: "See what to do", URL: url}
+		rows = append(rows, row)
+	}
 	for _, g := range h.Groups {
 		row := base
 		row.ID, row.GroupName = g.ID.String(), g.Name

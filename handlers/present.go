@@ -90,6 +90,9 @@ func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models
 			v.LinkReason = sentence(h.LinkReason)
 		}
 	}
+	if h.Cloned(clock.Now) {
+		v.ClonedAt = *h.ClonedAt
+	}
 	if h.LastSeenAt != nil && h.AppliedScheduleVersion != h.ScheduleVersion {
 		v.ScheduleLag = &views.ScheduleLag{Current: h.ScheduleVersion, Applied: h.AppliedScheduleVersion}
 	}

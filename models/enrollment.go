@@ -107,8 +107,13 @@ func zoneOr(name string) string {
 // AgentHost finds the host that an agent's credential belongs to. A deleted
 // host's is EGone, anything else unknown is EUnauthorized.
 func AgentHost(ctx context.Context, db IDB, token string) (*Host, error) {
+	return AgentHostByHash(ctx, db, HashToken(token))
+}
+
+// AgentHostByHash is AgentHost for a credential that was presented before.
+func AgentHostByHash(ctx context.Context, db IDB, tokenHash []byte) (*Host, error) {
 	h := &Host{}
-	err := db.NewSelect().Model(h).Where("agent_token_hash = ?", HashToken(token)).Scan(ctx)
+	err := db.NewSelect().Model(h).Where("agent_token_hash = ?", tokenHash).Scan(ctx)
 	if isNoRows(err) {
 		return nil, &Error{Code: EUnauthorized, Message: "This agent's credential is not known: it was replaced by a newer enrolment or revoked. Enrol the host again from its page."}
 	}

@@ -75,6 +75,16 @@ func (j Job) advice() advice {
 		return advice{"restic ended well but left no snapshot", []step{
 			{text: "Read the log below, then run again."},
 		}, "", ""}
+	case "end_unrecorded":
+		return advice{"The snapshot exists, but nobody saw how restic ended", []step{
+			{text: "It counts as good. Whether every file could be read is not known: see the log below."},
+			{text: "To be sure, run the backup again: what was already written is not sent twice."},
+		}, "", ""}
+	case "journal_lost":
+		return advice{headline: "The agent no longer knows this job", steps: []step{
+			{text: "Look whether its snapshot is in the repository: it carries the tag ", code: "job:" + j.ID, after: "."},
+			{text: "If there is none, run it again."},
+		}}
 	case "unreadable_files":
 		return advice{"Some files could not be read", []step{
 			{text: "The snapshot holds everything else and counts as good."},

@@ -19,7 +19,10 @@ type Host struct {
 	Link      string // websocket, polling or "" when there is none
 	LinkSince time.Time
 	// LinkReason says why it polls, as a sentence; "" with a WebSocket.
-	LinkReason    string
+	LinkReason string
+	// ClonedAt is when two machines last took turns with this host's identity,
+	// zero while there is no sign of that.
+	ClonedAt      time.Time
 	OS            string
 	ResticVersion string
 	AgentVersion  string
@@ -137,6 +140,14 @@ func (g Group) paths() string { return strings.Join(g.Includes, " ") }
 func (g Group) domID() string { return "group-" + g.ID }
 
 func (h Host) deletable() bool { return h.CanAdminister }
+
+// cloneRemedy leads to a new enrolment, which shuts the other machine out.
+func cloneRemedy(h Host) ui.Link {
+	if !h.CanAdminister {
+		return ui.Link{}
+	}
+	return ui.Link{Text: "Enrol this host anew", URL: h.url() + "/enrol"}
+}
 
 func enrolLink(h Host) ui.Link {
 	if !h.CanAdminister {

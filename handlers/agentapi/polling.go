@@ -227,12 +227,12 @@ func (s *Server) Commands(c echo.Context) error {
 	defer stop()
 	s.keepPoll(link, end)
 	if err := models.TouchLink(c.Request().Context(), s.DB, host.ID, link.Generation); err != nil {
-		return s.pollEnded(ctx, err)
+		return s.pollEnded(ctx, host, err)
 	}
 	_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(wait + writeTimeout))
 	out, err := s.awaitCommands(ctx, link)
 	if err != nil {
-		return s.pollEnded(ctx, err)
+		return s.pollEnded(ctx, host, err)
 	}
 	c.Response().Header().Set("Cache-Control", "no-store")
 	if len(out) == 0 {
@@ -241,9 +241,13 @@ func (s *Server) Commands(c echo.Context) error {
 	return c.JSON(http.StatusOK, batch{Messages: out})
 }
 
-func (s *Server) pollEnded(ctx context.Context, err error) error {
+func (s *Server) pollEnded(ctx context.Context, host *models.Host, err error) error {
 	switch {
 	case errors.Is(err, models.ErrSuperseded), models.CodeOf(err) == models.ENotFound:
+		if why := s.whyVoid(context.WithoutCancel(ctx), host.AgentTokenHash); !errors.Is(why, models.ErrSuperseded) {
+			s.Log.WarnContext(ctx, "link closed", "host.id", host.ID, "reason", why.Error())
+			return why
+		}
 		return superseded()
 	case ctx.Err() != nil:
 		return &models.Error{Code: models.EUnavailable, Message: "The poll ended early. Ask again."}

@@ -157,9 +157,16 @@ func (s *Server) ended(log logger, k *socket, cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	code, said := websocket.CloseGoingAway, (*protocol.Error)(nil)
+	if errors.Is(cause, models.ErrSuperseded) {
+		cause = s.whyVoid(ctx, k.host.AgentTokenHash)
+	}
 	switch {
 	case errors.Is(cause, models.ErrSuperseded):
 		code, said = closeSuperseded, &protocol.Error{Code: "superseded", Reason: cause.Error()}
+	case models.CodeOf(cause) == models.EGone:
+		code, said = closeSuperseded, &protocol.Error{Code: "gone", Reason: cause.Error()}
+	case models.CodeOf(cause) == models.EUnauthorized:
+		code, said = closeSuperseded, &protocol.Error{Code: "unauthorized", Reason: cause.Error()}
 	case errors.Is(cause, errTooLarge):
 		code, said = websocket.CloseMessageTooBig, &protocol.Error{Code: "too_large", Reason: cause.Error()}
 	case s.closing.Err() != nil:
@@ -172,6 +179,17 @@ func (s *Server) ended(log logger, k *socket, cause error) {
 		log.WarnContext(ctx, "link's end can't be kept; it will show by silence", "err", err)
 	}
 	s.Hub.Publish(jobs.HostTopic(k.host.ID), jobs.FleetTopic)
+}
+
+// whyVoid is why a link of this credential doesn't count any more: the
+// credential's end, or else a newer link.
+func (s *Server) whyVoid(ctx context.Context, tokenHash []byte) error {
+	_, err := models.AgentHostByHash(ctx, s.DB, tokenHash)
+	var refused *models.Error
+	if errors.As(err, &refused) {
+		return refused
+	}
+	return models.ErrSuperseded
 }
 
 type logger interface {

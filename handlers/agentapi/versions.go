@@ -2,6 +2,7 @@ package agentapi
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,9 +33,14 @@ type versions struct {
 	changes map[models.HostID]uint64
 	// touched is when agents were answered from here, until that is written.
 	touched map[models.HostID]time.Time
+	// cleared counts how often everything was forgotten.
+	cleared uint64
 	// believed is until when what is here can be believed.
 	believed time.Time
 }
+
+// mark is a moment in a host's life as far as this server knows it.
+type mark struct{ changes, cleared uint64 }
 
 type known struct {
 	host    models.HostID
@@ -63,18 +69,18 @@ func (v *versions) get(tokenHash []byte) (int64, bool) {
 }
 
 // before marks the moment before the database is asked about a host.
-func (v *versions) before(host models.HostID) uint64 {
+func (v *versions) before(host models.HostID) mark {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.changes[host]
+	return mark{v.changes[host], v.cleared}
 }
 
 // keep remembers what the database said after the mark, unless the host has
 // changed since.
-func (v *versions) keep(tokenHash []byte, host models.HostID, version int64, mark uint64) {
+func (v *versions) keep(tokenHash []byte, host models.HostID, version int64, since mark) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.changes[host] != mark {
+	if since != (mark{v.changes[host], v.cleared}) {
 		return
 	}
 	delete(v.byToken, v.tokens[host])
@@ -92,6 +98,16 @@ func (v *versions) forget(hosts ...models.HostID) {
 	}
 }
 
+// clear forgets everything: what the database is asked next is compared with
+// nothing from before. One that was away may come back as an older copy.
+func (v *versions) clear() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.cleared++
+	clear(v.byToken)
+	clear(v.tokens)
+}
+
 // heard forgets the hosts that a hint is about, before the hint's publisher
 // goes on.
 func (v *versions) heard(topics []jobs.Topic) {
@@ -104,19 +120,32 @@ func (v *versions) heard(topics []jobs.Topic) {
 	}
 }
 
-// watch keeps what is remembered believable until ctx ends.
+// watch keeps what is remembered believable until ctx ends, and has the links
+// of hosts that changed look: whose credential is dead ends, on every server.
 func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	var w models.AgentWatch
+	var w *models.AgentWatch // nil: what was before is not to be trusted
 	written := time.Now()
 	for {
 		asked := time.Now()
 		looking, cancel := context.WithTimeout(ctx, trust)
+		fresh := w == nil
+		if fresh {
+			w = &models.AgentWatch{}
+		}
 		changed, err := w.Look(looking, s.DB)
 		cancel()
-		if err == nil {
+		switch {
+		case err != nil:
+			w = nil
+		case fresh:
+			s.versions.clear()
+			s.wake(s.linked()...)
+			s.versions.believe(asked.Add(trust))
+		default:
 			s.versions.forget(changed...)
+			s.wake(changed...)
 			s.versions.believe(asked.Add(trust))
 		}
 		if time.Since(written) >= contactEvery {
@@ -129,6 +158,19 @@ func (s *Server) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+	}
+}
+
+// wake has the links that these hosts have here look.
+func (s *Server) wake(hosts ...models.HostID) {
+	if len(hosts) == 0 {
+		return
+	}
+	here := s.linked()
+	for _, h := range hosts {
+		if slices.Contains(here, h) {
+			s.Hub.Publish(jobs.DispatchTopic(h))
 		}
 	}
 }

@@ -64,3 +64,25 @@ func TestANewCredentialEndsTheOld(t *testing.T) {
 		t.Error("two credentials of one host are remembered")
 	}
 }
+
+// A database that was away may be an older copy when it is back: nothing from
+// before is believed, nor an answer that was under way.
+func TestNothingIsBelievedAcrossAGap(t *testing.T) {
+	t.Parallel()
+	v, host, token := newVersions(), models.NewID[models.HostID](), models.HashToken("a")
+	v.believe(time.Now().Add(time.Hour))
+	v.keep(token, host, 7, v.before(host))
+	under := v.before(host)
+	v.clear()
+	if _, ok := v.get(token); ok {
+		t.Error("a version from before the gap is given")
+	}
+	v.keep(token, host, 7, under)
+	if _, ok := v.get(token); ok {
+		t.Error("an answer from before the gap is kept")
+	}
+	v.keep(token, host, 8, v.before(host))
+	if got, ok := v.get(token); !ok || got != 8 {
+		t.Errorf("after the gap: %d, %v", got, ok)
+	}
+}

@@ -1,0 +1,111 @@
+package conformance
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"resticfleet/agent"
+	"resticfleet/models"
+)
+
+// clone is a second machine with a copy of the first one's state directory, as
+// an image of it would be.
+func (m *machine) clone() *machine {
+	m.t.Helper()
+	twin := &machine{t: m.t, s: m.s, proxy: m.proxy, link: m.link, host: m.host, dir: m.t.TempDir(), log: &text{}, stop: func() {}}
+	twin.write("drips", "0\n")
+	twin.write("restic", fmt.Sprintf(wrapper, twin.dir, must[string](m.t)(filepath.Abs("../../bin/restic"))))
+	if err := os.Chmod(twin.path("restic"), 0o700); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.CopyFS(twin.path("state"), os.DirFS(m.path("state"))); err != nil {
+		m.t.Fatal(err)
+	}
+	return twin
+}
+
+// page is what a person sees of the host.
+func (s *server) page(t *testing.T, path string) string {
+	t.Helper()
+	const name, password = "operator", "a password of ours"
+	if _, err := models.AddUser(t.Context(), s.db, name, password, models.RoleAdmin); err != nil {
+		t.Fatal(err)
+	}
+	browser := &http.Client{Jar: must[*cookiejar.Jar](t)(cookiejar.New(nil))}
+	read := func(res *http.Response, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		return string(must[[]byte](t)(io.ReadAll(res.Body)))
+	}
+	read(browser.PostForm(s.url+"/login", url.Values{"username": {name}, "password": {password}}))
+	return read(browser.Get(s.url + path))
+}
+
+// Two agents on copies of one state directory live at once and take turns.
+// Whatever the one has stays the one's, each job runs once, and the page tells.
+func TestClonesTakeTurnsAndRunEveryJobOnce(t *testing.T) {
+	t.Parallel()
+	for _, l := range links[:2] {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, 300*time.Millisecond)
+			one := newMachine(t, s, l, 1)
+			g := one.group("docs")
+			one.start()
+			one.hold()
+			running := one.runNow(g)
+			one.in(running.ID, models.JobRunning)
+			two := one.clone()
+			two.run()
+			eventually(t, "the server knows of the clone", func() bool { return one.now().Cloned(time.Now()) })
+			one.release()
+			ran := []models.JobID{running.ID}
+			one.in(running.ID, models.JobSucceeded)
+			for range 8 {
+				j := one.runNow(g)
+				one.in(j.ID, models.JobSucceeded)
+				ran = append(ran, j.ID)
+			}
+			for _, id := range ran {
+				if n := one.starts(id) + two.starts(id); n != 1 {
+					t.Errorf("restic was started %d times for job %s", n, id)
+				}
+			}
+			if got := one.snapshots(); len(got) != len(ran) {
+				t.Errorf("%d jobs left %d snapshots", len(ran), len(got))
+			}
+			if page := s.page(t, "/hosts/"+one.host.ID.String()); !strings.Contains(page, "Two machines are this host") {
+				t.Errorf("the page says nothing:\n%s", page)
+			}
+			// The remedy: a new enrolment shuts the other out.
+			two.stop()
+			token, _, err := models.NewEnrollmentToken(t.Context(), s.db, one.host.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := agent.Enroll(t.Context(), agent.Enrollment{Server: one.proxy.URL, Token: token, StateDir: one.path("state"), Version: "test", Timezone: "UTC"}); err != nil {
+				t.Fatal(err)
+			}
+			two.run()
+			eventually(t, "the copy is refused", func() bool {
+				return strings.Contains(two.log.String(), "replaced by a newer enrolment")
+			})
+			j := one.runNow(g)
+			one.in(j.ID, models.JobSucceeded)
+			if now := one.now(); now.ClonedAt != nil || one.starts(j.ID) != 1 {
+				t.Errorf("enrolled anew: cloned at %v, %d starts", now.ClonedAt, one.starts(j.ID))
+			}
+		})
+	}
+}
