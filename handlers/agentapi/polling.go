@@ -51,11 +51,12 @@ func (s *Server) Messages(c echo.Context) error {
 		return err
 	}
 	envelopes, err := readBatch(c)
+	ctx := c.Request().Context()
 	if err != nil {
-		s.refused(c, "messages", err)
+		s.RejectedMessages.Add(1)
+		s.Log.WarnContext(ctx, "messages refused", "host.id", host.ID, "reason", err.Error())
 		return err
 	}
-	ctx := c.Request().Context()
 	answer := struct {
 		batch
 		Acknowledged []string             `json:"acknowledged"`
@@ -122,10 +123,10 @@ func (s *Server) reject(ctx context.Context, host *models.Host, typ, why string)
 func readBatch(c echo.Context) ([]protocol.Envelope, error) {
 	bad := func(why string) error { return &models.Error{Code: models.EInvalid, Message: why} }
 	var raw json.RawMessage
-	if err := json.NewDecoder(c.Request().Body).Decode(&raw); err != nil {
-		var limit *echo.HTTPError
+	if err := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, protocol.MaxFrame)).Decode(&raw); err != nil {
+		var limit *http.MaxBytesError
 		if errors.As(err, &limit) {
-			return nil, limit
+			return nil, echo.ErrStatusRequestEntityTooLarge
 		}
 		return nil, bad("The body must be JSON: {\"messages\":[…]}.")
 	}

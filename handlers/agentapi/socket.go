@@ -166,8 +166,8 @@ func (s *Server) ended(log logger, k *socket, cause error) {
 		cause = errStopping
 		code, said = websocket.CloseServiceRestart, &protocol.Error{Code: "restart", Reason: cause.Error()}
 	}
-	closeWith(k.conn, code, said)
 	log.InfoContext(ctx, "link closed", "generation", k.link.Generation, "reason", reason(cause))
+	closeWith(k.conn, code, said)
 	if err := models.CloseLink(ctx, s.DB, k.host.ID, k.link.Generation); err != nil {
 		log.WarnContext(ctx, "link's end can't be kept; it will show by silence", "err", err)
 	}
