@@ -2,6 +2,8 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -146,6 +148,7 @@ func TestWhatMayBeTheWebSocketsOwnTrouble(t *testing.T) {
 		"stopped":          {context.Canceled, false},
 		"cut":              {c.unreachable(&net.OpError{Op: "read", Err: errors.New("connection reset")}), true},
 		"swallowed":        {c.unreachable(context.DeadlineExceeded), true},
+		"TLS interception": {c.unreachable(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}), true},
 		"no CONNECT":       {c.unreachable(errors.New("Forbidden")), true},
 	} {
 		if got := FallsBack(test.err); got != test.want {
