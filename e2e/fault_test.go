@@ -3,13 +3,11 @@ package e2e
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
 )
 
@@ -180,37 +178,6 @@ func TestServerIsKilledBetweenCommitAndAcknowledgement(t *testing.T) {
 		if err := s.start(); err != nil {
 			t.Fatal(err)
 		}
-		h.settled(id, r, n+1)
-	}
-}
-
-// The agent dies at its most delicate moments, to the instruction.
-func TestAgentDiesAtAFailpoint(t *testing.T) {
-	t.Parallel()
-	fragile := filepath.Join(tempDir(t), "resticfleet-agent")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", fragile, "./cmd/resticfleet-agent")
-	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	h := newHost(t)
-	r := localRepo(t)
-	h.bind(r)
-	group := h.group("docs", []string{writeFiles(t, h.dir+"/docs", map[string]string{"a": noise(1 << 20)})})
-	for n, point := range []string{failpoint.Accepted, failpoint.Starting, failpoint.Ended, failpoint.Concluded} {
-		h.kill()
-		cmd := exec.Command(fragile, "run", "--state-dir", h.stateDir(), "--restic", h.restic)
-		cmd.Env = append(os.Environ(), failpoint.Env+"="+point)
-		var err error
-		if h.agent, err = startProcess(h.logPath(), cmd); err != nil {
-			t.Fatal(err)
-		}
-		id := h.run(group)
-		eventually(t, "the agent dies at "+point, h.agent.ended)
-		if n := h.started("backup") - n; n != map[bool]int{false: 0, true: 1}[point == failpoint.Ended || point == failpoint.Concluded] {
-			t.Errorf("at %s restic was started %d times", point, n)
-		}
-		h.start()
 		h.settled(id, r, n+1)
 	}
 }

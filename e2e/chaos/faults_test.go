@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"fmt"
-	"slices"
 	"syscall"
 	"testing"
 
@@ -12,13 +11,14 @@ import (
 // state is where a job stands when a fault strikes. reach brings a new job of
 // the host there and keeps it there; resume lets it go on.
 type state struct {
-	name  string
-	works bool // restic runs
-	reach func(h *host) (jobs []string, resume func())
+	name   string
+	works  bool   // restic runs
+	killed string // what the job becomes when restic is killed
+	reach  func(h *host) (jobs []string, resume func())
 }
 
 var states = []state{
-	{"queued", true, func(h *host) ([]string, func()) {
+	{"queued", true, "failed", func(h *host) ([]string, func()) {
 		// It waits for another of its host, which is held.
 		hold := h.f.gate.hold(h.name, atData)
 		first := h.run(0)
@@ -27,34 +27,34 @@ var states = []state{
 		h.f.expect(second, row{State: "queued"})
 		return []string{first, second}, hold.free
 	}},
-	{"sent", false, func(h *host) ([]string, func()) {
+	{"sent", false, "", func(h *host) ([]string, func()) {
 		h.agent.signal(syscall.SIGSTOP)
 		job := h.run(0)
 		h.f.expect(job, row{State: "sent"})
 		return []string{job}, h.goOn
 	}},
-	{"accepted", false, func(h *host) ([]string, func()) {
+	{"accepted", false, "", func(h *host) ([]string, func()) {
 		h.holdVersion()
 		job := h.run(0)
 		h.f.expect(job, row{State: "sent", Accepted: true})
 		return []string{job}, h.release
 	}},
-	{"running", true, func(h *host) ([]string, func()) {
+	{"running", true, "failed", func(h *host) ([]string, func()) {
 		hold := h.f.gate.hold(h.name, atData)
 		job := h.run(0)
 		h.await(hold.reached, "the data")
 		h.f.expect(job, row{State: "running", Accepted: true})
 		return []string{job}, hold.free
 	}},
-	{"stored", true, func(h *host) ([]string, func()) {
+	{"stored", true, "warning", func(h *host) ([]string, func()) {
 		hold := h.f.gate.hold(h.name, atSnapshot)
 		job := h.run(0)
 		h.await(hold.reached, "the snapshot")
 		return []string{job}, hold.free
 	}},
-	{"ended", false, stopAt(failpoint.Ended)},
-	{"finished", false, stopAt(failpoint.Concluded)},
-	{"acknowledged", false, stopAt(failpoint.AckHeard)},
+	{"ended", false, "", stopAt(failpoint.Ended)},
+	{"finished", false, "", stopAt(failpoint.Concluded)},
+	{"acknowledged", false, "", stopAt(failpoint.AckHeard)},
 }
 
 // stopAt holds a job where its agent comes to a failpoint.
@@ -91,13 +91,14 @@ func (f *fleet) expect(job string, want row) {
 	}
 }
 
-// fault is what strikes all hosts at once. lost are the states whose restic
-// work is lost by it: the job fails and says so. In all others it succeeds.
+// fault is what strikes all hosts at once. Where it kills restic, the job fails
+// and says so, or, where the snapshot was stored, warns that nobody saw the end.
+// All others succeed.
 type fault struct {
 	name   string
 	works  bool // concerns only hosts whose restic runs
 	strike func(f *fleet, hit []*host)
-	lost   []string
+	restic bool
 }
 
 var faults = []fault{
@@ -128,7 +129,7 @@ var faults = []fault{
 		for _, h := range hit {
 			h.killWork(false, true)
 		}
-	}, lost: []string{"running", "queued"}},
+	}, restic: true},
 	{name: "agents and supervisors are killed", works: true, strike: func(_ *fleet, hit []*host) {
 		for _, h := range hit {
 			h.killAgent()
@@ -140,7 +141,7 @@ var faults = []fault{
 			h.killAgent()
 			h.killWork(true, true)
 		}
-	}, lost: []string{"running", "queued"}},
+	}, restic: true},
 	{name: "everything is killed", strike: func(f *fleet, hit []*host) {
 		for n := range f.servers {
 			f.killServer(n)
@@ -150,7 +151,7 @@ var faults = []fault{
 			h.killWork(true, true)
 		}
 		f.killPostgres()
-	}, lost: []string{"running", "queued"}},
+	}, restic: true},
 }
 
 // The table: every fault strikes every state of a job, one host for each state
@@ -202,8 +203,8 @@ func (x fault) test(t *testing.T, f *fleet) {
 		t.Run(x.name+", "+v.name, func(t *testing.T) {
 			for n, job := range v.jobs {
 				want := "succeeded"
-				if n == 0 && slices.Contains(x.lost, v.name) {
-					want = "failed"
+				if x.restic && v.works && n == 0 {
+					want = v.killed
 				}
 				if got := f.row(job).State; got != want {
 					t.Errorf("job %s of %s is %s, want %s", job, v.h.name, got, want)

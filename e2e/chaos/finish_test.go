@@ -127,8 +127,9 @@ func (f *fleet) readRepository(h *History, name string) {
 // What may stand in a job's folder and in a step's; see agent/rundir.go. A kill
 // in the middle of a write leaves .tmp-*, which goes with the folder.
 var (
-	jobFiles  = []string{"command.json", "includes.raw", "log.ndjson"}
-	stepFiles = []string{"step.json", "lock", "started", "pid.json", "interrupt.json", "stdout", "stderr", "exit.json", "supervise.log"}
+	jobFiles     = []string{"command.json", "includes.raw", "log.ndjson"}
+	journalFiles = []string{"journal_id", "journal_place"}
+	stepFiles    = []string{"step.json", "lock", "started", "pid.json", "interrupt.json", "stdout", "stderr", "exit.json", "supervise.log"}
 )
 
 // left lists files of the agent that should not be there.
@@ -161,7 +162,7 @@ func (h *host) left() []string {
 	}
 	entries, _ := os.ReadDir(h.path("state/journal"))
 	for _, e := range entries {
-		if e.Name() != "journal_id" && filepath.Ext(e.Name()) != ".json" {
+		if !slices.Contains(journalFiles, e.Name()) && filepath.Ext(e.Name()) != ".json" {
 			out = append(out, "nobody needs "+h.path("state/journal/"+e.Name()))
 		}
 	}

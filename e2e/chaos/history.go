@@ -6,9 +6,10 @@
 // built with the tag failpoints (see agent/failpoint) and work in a fleet of two
 // servers on one database behind a balancer, rest-server behind a gate that can
 // hold a backup where a scenario wants it, and a few hosts. TestFaults is the
-// table fault × state of a job, TestFailpoints dies at every point between two
-// durable steps, TestRandomKills draws its plan from a seed, and TestPlanted
-// shows that Check finds the mistakes it is there for.
+// table fault × state of a job, TestAgentFailpoints and TestServerFailpoints die
+// at every point between two durable steps, TestSilence keeps hosts away for too
+// long, TestRandomKills draws its plan from a seed, and TestPlanted shows that
+// Check finds the mistakes it is there for.
 //
 //	make chaos CHAOS_KILLS=200 CHAOS_SEED=1
 package chaos

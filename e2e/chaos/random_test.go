@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,17 +18,19 @@ import (
 // act is one step of the killer's plan.
 type act struct {
 	After  time.Duration // since the act before
-	Victim string        // one of the victims, or power or cut
+	Victim string        // one of the victims, or power, cut, freeze
 	N      int           // which of them
 	Point  string        // dies there, where given, at the Hit-th time
 	Hit    int
 	Down   time.Duration // until it is started again
 }
 
-// Further victims: all of a host at once, and every connection.
+// Further victims: all of a host at once, every connection, and a server or
+// agent that stands still for a while. The last two are no kills.
 const (
-	power = "power"
-	cut   = "cut"
+	power  = "power"
+	cut    = "cut"
+	freeze = "freeze"
 )
 
 var (
@@ -53,7 +56,7 @@ func plan(seed uint64, kills, servers, hosts int) []act {
 	// One in a row for each turn of the wheel.
 	wheel := []string{
 		VictimServer, VictimServer, VictimServer, VictimAgent, VictimAgent, VictimAgent, VictimSupervisor, VictimSupervisor,
-		VictimRestic, VictimRestic, power, VictimPostgres, cut,
+		VictimRestic, VictimRestic, power, VictimPostgres, cut, freeze,
 	}
 	points := map[string][]string{VictimServer: serverPoints, VictimAgent: agentPoints, VictimSupervisor: supervisorPoints}
 	var acts []act
@@ -61,13 +64,16 @@ func plan(seed uint64, kills, servers, hosts int) []act {
 		a := act{After: between(50*time.Millisecond, 1500*time.Millisecond), Down: between(0, 1500*time.Millisecond)}
 		a.Victim = wheel[r.IntN(len(wheel))]
 		a.N = r.IntN(hosts)
-		if a.Victim == VictimServer {
+		switch a.Victim {
+		case VictimServer:
 			a.N = r.IntN(servers)
+		case freeze:
+			a.N = r.IntN(servers + hosts)
 		}
 		if at := points[a.Victim]; at != nil && r.IntN(2) == 0 {
 			a.Point, a.Hit = at[r.IntN(len(at))], 1+r.IntN(2)
 		}
-		if a.Victim != cut {
+		if a.Victim != cut && a.Victim != freeze {
 			killed++
 		}
 		acts = append(acts, a)
@@ -205,6 +211,11 @@ func (k *killer) do(a act) {
 	switch a.Victim {
 	case cut:
 		k.front.cut()
+	case freeze:
+		p := k.programs()[a.N]
+		p.signal(syscall.SIGSTOP)
+		k.pause(a.Down)
+		p.signal(syscall.SIGCONT)
 	case VictimPostgres:
 		k.wait(10*time.Second, k.databaseUp)
 		k.wait(10*time.Second, k.killPostgres)
