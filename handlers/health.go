@@ -44,6 +44,6 @@ func (h *Handlers) metrics(c echo.Context) error {
 		func() float64 { return float64(h.Agents.UnknownMessages.Load()) })
 	counter("resticfleet_agent_messages_rejected_total", "Messages that could never be stored.",
 		func() float64 { return float64(h.Agents.RejectedMessages.Load()) })
-	promhttp.HandlerFor(r, promhttp.HandlerOpts{}).ServeHTTP(c.Response(), c.Request())
+	promhttp.HandlerFor(r, promhttp.HandlerOpts{DisableCompression: true}).ServeHTTP(c.Response(), c.Request())
 	return nil
 }
