@@ -89,7 +89,7 @@ func (s *Server) Messages(c echo.Context) error {
 			answer.Rejected = append(answer.Rejected, protocol.Rejection{ID: e.ID, Reason: verdict.Rejected})
 		default:
 			if verdict.Unknown {
-				s.UnknownMessages.Add(1)
+				s.Counts.Unknown.Add(1)
 			}
 			answer.Acknowledged = append(answer.Acknowledged, e.ID)
 		}
@@ -114,7 +114,7 @@ func superseded() error {
 }
 
 func (s *Server) reject(ctx context.Context, host *models.Host, typ, why string) {
-	s.RejectedMessages.Add(1)
+	s.Counts.Rejected.Add(1)
 	s.Log.WarnContext(ctx, "message refused", "host.id", host.ID, "type", typ, "reason", why)
 }
 
@@ -263,14 +263,6 @@ func (s *Server) awaitCommands(ctx context.Context, link *jobs.Link) ([]protocol
 		case <-hints.Wake():
 			hints.Take()
 		}
-	}
-}
-
-// Boot marks every answer to agents with this process's id.
-func (s *Server) Boot(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		c.Response().Header().Set(BootHeader, s.boot)
-		return next(c)
 	}
 }
 

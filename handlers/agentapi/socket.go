@@ -85,6 +85,7 @@ func (s *Server) WebSocket(c echo.Context) error {
 
 	conn, err := upgrader.Upgrade(c.Response(), c.Request(), nil)
 	if err != nil {
+		s.Counts.RefusedLinks.Add(1)
 		s.Log.WarnContext(c.Request().Context(), "link refused", "host.id", host.ID, "reason", err.Error(), "address", c.RealIP())
 		return nil // the upgrader has answered
 	}
@@ -100,6 +101,10 @@ func (s *Server) serve(conn *websocket.Conn, host *models.Host) {
 	log := s.Log.With("host.id", host.ID)
 	hello, err := readHello(conn)
 	if err != nil {
+		s.Counts.RefusedLinks.Add(1)
+		if errors.Is(err, errTooLarge) {
+			s.Counts.Oversized.Add(1)
+		}
 		log.WarnContext(ctx, "link refused", "reason", err.Error())
 		closeWith(conn, websocket.ClosePolicyViolation, &protocol.Error{Code: "bad_hello", Reason: err.Error()})
 		return
@@ -138,13 +143,14 @@ func (s *Server) ended(log logger, k *socket, cause error) {
 	case errors.Is(cause, models.ErrSuperseded):
 		code, said = closeSuperseded, &protocol.Error{Code: "superseded", Reason: cause.Error()}
 	case errors.Is(cause, errTooLarge):
+		s.Counts.Oversized.Add(1)
 		code, said = websocket.CloseMessageTooBig, &protocol.Error{Code: "too_large", Reason: cause.Error()}
 	case s.closing.Err() != nil:
 		cause = errStopping
 		code, said = websocket.CloseServiceRestart, &protocol.Error{Code: "restart", Reason: cause.Error()}
 	}
-	closeWith(k.conn, code, said)
 	log.InfoContext(ctx, "link closed", "generation", k.link.Generation, "reason", reason(cause))
+	closeWith(k.conn, code, said)
 	if err := models.CloseLink(ctx, s.DB, k.host.ID, k.link.Generation); err != nil {
 		log.WarnContext(ctx, "link's end can't be kept; it will show by silence", "err", err)
 	}
@@ -267,7 +273,7 @@ func (s *Server) read(ctx context.Context, k *socket) error {
 }
 
 func (s *Server) malformed(ctx context.Context, k *socket, why string) {
-	s.RejectedMessages.Add(1)
+	s.Counts.Malformed.Add(1)
 	s.Log.WarnContext(ctx, "message refused", "host.id", k.host.ID, "reason", why)
 	k.send(ctx, protocol.Seal(uuid.NewString(), protocol.TypeError, protocol.Error{Code: "malformed", Reason: why}))
 }
@@ -276,6 +282,7 @@ func (s *Server) receive(ctx context.Context, k *socket, e protocol.Envelope) er
 	verdict, err := s.Jobs.Receive(ctx, k.link, e)
 	switch {
 	case errors.Is(err, models.ErrSuperseded):
+		s.Counts.Superseded.Add(1)
 		return err
 	case err != nil:
 		// The database is away or busy: no answer, so the agent says it again.
@@ -289,7 +296,7 @@ func (s *Server) receive(ctx context.Context, k *socket, e protocol.Envelope) er
 		ack.Rejected = []protocol.Rejection{{ID: e.ID, Reason: verdict.Rejected}}
 	default:
 		if verdict.Unknown {
-			s.UnknownMessages.Add(1)
+			s.Counts.Unknown.Add(1)
 		}
 		ack.Acknowledged = append(ack.Acknowledged, e.ID)
 	}
