@@ -45,6 +45,14 @@ func newHost(t testing.TB, resticArgs ...string) *host {
 func (at target) newHost(t testing.TB, resticArgs ...string) *host {
 	t.Helper()
 	h := at.bareHost(t, unique("host"), resticArgs...)
+	h.join()
+	return h
+}
+
+// join adds the host to the fleet and runs its agent with these arguments; it
+// is linked when this returns.
+func (h *host) join(args ...string) {
+	h.t.Helper()
 	c := h.api()
 	var added struct{ ID string }
 	c.call("POST", "/api/hosts", map[string]any{"name": h.name}, http.StatusCreated, &added)
@@ -52,9 +60,8 @@ func (at target) newHost(t testing.TB, resticArgs ...string) *host {
 	var token struct{ Token string }
 	c.call("POST", "/api/hosts/"+h.id+"/enrollment-tokens", nil, http.StatusCreated, &token)
 	h.enroll(token.Token)
-	h.start()
+	h.start(args...)
 	h.waitOnline()
-	return h
 }
 
 // bareHost is a machine that the server doesn't know yet.

@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -40,10 +41,21 @@ func (h *Handlers) metrics(c echo.Context) error {
 	}
 	gauge("resticfleet_agent_links", "Agents linked to this server.", func() float64 { return float64(h.Agents.Links()) })
 	gauge("resticfleet_database_connections", "Open connections to the database.", func() float64 { return float64(h.DB.Stats().OpenConnections) })
-	counter("resticfleet_agent_messages_unknown_total", "Messages of types this server doesn't know.",
-		func() float64 { return float64(h.Agents.UnknownMessages.Load()) })
-	counter("resticfleet_agent_messages_rejected_total", "Messages that could never be stored.",
-		func() float64 { return float64(h.Agents.RejectedMessages.Load()) })
-	promhttp.HandlerFor(r, promhttp.HandlerOpts{}).ServeHTTP(c.Response(), c.Request())
+	refused := &h.Agents.Counts
+	for _, n := range []struct {
+		name, help string
+		count      *atomic.Int64
+	}{
+		{"messages_malformed", "Messages of agents that can't be read.", &refused.Malformed},
+		{"messages_oversized", "Messages of agents that are too large.", &refused.Oversized},
+		{"messages_unknown", "Messages of types this server doesn't know.", &refused.Unknown},
+		{"messages_rejected", "Messages that could never be stored.", &refused.Rejected},
+		{"messages_superseded", "Messages and polls of links that a newer one has replaced.", &refused.Superseded},
+		{"links_refused", "Links and requests without a valid credential or hello.", &refused.RefusedLinks},
+	} {
+		counter("resticfleet_agent_"+n.name+"_total", n.help, func() float64 { return float64(n.count.Load()) })
+	}
+	// Compressing is the router's business.
+	promhttp.HandlerFor(r, promhttp.HandlerOpts{DisableCompression: true}).ServeHTTP(c.Response(), c.Request())
 	return nil
 }

@@ -136,12 +136,16 @@ func New(c Config) *echo.Echo {
 	e.Pre(h.retired)
 	e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: h.logPanic}))
 	e.Use(h.secureHeaders(table), crossOrigin(), h.authorize(table), h.audit(table))
-	e.Use(middleware.BodyLimitWithConfig(middleware.BodyLimitConfig{Skipper: countsItself, Limit: "1MiB"}))
+	limit := func(skip middleware.Skipper) echo.MiddlewareFunc {
+		return middleware.BodyLimitWithConfig(middleware.BodyLimitConfig{Limit: "1MiB", Skipper: skip})
+	}
+	forAgents := func(c echo.Context) bool { return table[c.Request().Method+" "+c.Path()] == agent }
+	e.Use(limit(forAgents)) // theirs is behind the door, which counts
 	e.Use(middleware.GzipWithConfig(middleware.GzipConfig{Skipper: streams, MinLength: 1024}))
 
 	for _, r := range h.routes() {
 		if r.who == agent {
-			e.Add(r.method, r.path, r.handle, h.Agents.Boot)
+			e.Add(r.method, r.path, r.handle, h.Agents.Door, limit(nil))
 			continue
 		}
 		e.Add(r.method, r.path, r.handle)
@@ -156,10 +160,6 @@ func streams(c echo.Context) bool {
 	p := c.Request().URL.Path
 	return p == "/events" || strings.HasPrefix(p, "/agent/") || strings.HasPrefix(p, "/static/")
 }
-
-// countsItself is for agents' batches: one that is too large is logged and
-// counted as what an agent did.
-func countsItself(c echo.Context) bool { return c.Path() == "/agent/v1/messages" }
 
 // baseURL is where the caller should tell an agent to go: what was configured,
 // or how this request came.

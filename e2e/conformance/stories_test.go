@@ -226,7 +226,7 @@ func oneAfterTheOther(m *machine) {
 
 func unknownMessages(m *machine) {
 	j, h := m.held()
-	counted := m.s.agents.UnknownMessages.Load()
+	counted := m.s.agents.Counts.Unknown.Load()
 	var up, down atomic.Bool // whether one has gone there
 	m.proxy.Filter(func(isUp bool, e protocol.Envelope) []protocol.Envelope {
 		gone := &down
@@ -243,7 +243,7 @@ func unknownMessages(m *machine) {
 		return []protocol.Envelope{protocol.Seal("future-"+e.ID, "from.the.future", map[string]int{"a": 1}), e}
 	})
 	m.turn()
-	eventually(m.t, "the server counts it", func() bool { return up.Load() && m.s.agents.UnknownMessages.Load() > counted })
+	eventually(m.t, "the server counts it", func() bool { return up.Load() && m.s.agents.Counts.Unknown.Load() > counted })
 	// Something that goes down: a new set.
 	must[*models.Schedule](m.t)(models.AddSchedule(m.t.Context(), m.s.db, m.host.ID, models.ScheduleFields{Cron: "@daily", Enabled: true, GroupIDs: []string{j.SourceGroupID.String()}}))
 	m.s.jobs.HostChanged(m.host.ID)
@@ -259,7 +259,7 @@ func foreignJob(m *machine) {
 	other := newMachine(m.t, m.s, links[1], 0)
 	theirs := other.runNow(other.group("theirs")) // its agent does not run
 	j, h := m.held()
-	rejected := m.s.agents.RejectedMessages.Load()
+	rejected := m.s.agents.Counts.Rejected.Load()
 	var injected atomic.Bool
 	m.proxy.Filter(func(up bool, e protocol.Envelope) []protocol.Envelope {
 		if up && e.Type == protocol.TypeProgress && !injected.Swap(true) {
@@ -271,7 +271,7 @@ func foreignJob(m *machine) {
 		}
 		return []protocol.Envelope{e}
 	})
-	eventually(m.t, "the server refuses and counts them", func() bool { return m.s.agents.RejectedMessages.Load() >= rejected+3 })
+	eventually(m.t, "the server refuses and counts them", func() bool { return m.s.agents.Counts.Rejected.Load() >= rejected+3 })
 	if now := m.s.job(theirs.ID); now.State != models.JobQueued || len(must[[]models.LogLine](m.t)(models.ListLog(m.t.Context(), m.s.db, theirs.ID, 0, 1))) != 0 {
 		m.t.Errorf("the other host's job is %s", now.State)
 	}

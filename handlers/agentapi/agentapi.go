@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -43,10 +42,8 @@ type Server struct {
 	closing context.Context
 	close   context.CancelFunc
 
-	// UnknownMessages counts messages of types this server doesn't know.
-	UnknownMessages atomic.Int64
-	// RejectedMessages counts messages that could never be stored.
-	RejectedMessages atomic.Int64
+	// Counts is what was refused or ignored since the start.
+	Counts Counts
 }
 
 // New makes a Server without links.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,7 +67,7 @@ func FuzzMessages(f *testing.F) {
 		for _, body := range []string{message, "[" + message + "]", `{"messages":[` + message + `]}`} {
 			p := &poller{b: &b, token: token}
 			p.hello()
-			counted := b.agents.RejectedMessages.Load()
+			counted := b.refused()
 			res := b.do("POST", "/agent/v1/messages?session="+p.session, token, body)
 			said, err := io.ReadAll(res.Body)
 			_ = res.Body.Close()
@@ -84,7 +85,7 @@ func FuzzMessages(f *testing.F) {
 					}
 				}
 			case res.StatusCode == http.StatusUnprocessableEntity, res.StatusCode == http.StatusRequestEntityTooLarge:
-				if b.agents.RejectedMessages.Load() == counted {
+				if b.refused() == counted {
 					t.Errorf("%.200q: refused, not counted", body)
 				}
 			case res.StatusCode != http.StatusConflict: // a hello in it has opened a newer link
@@ -149,14 +150,20 @@ func (b *bundle) rows(h models.HostID) string {
 	return all.String()
 }
 
+// refused is how much was refused so far, for whatever reason.
+func (b *bundle) refused() int64 {
+	n := &b.agents.Counts
+	return n.Malformed.Load() + n.Oversized.Load() + n.Rejected.Load() + n.Superseded.Load() + n.RefusedLinks.Load()
+}
+
 // endless is a body without an end, which counts what was taken of it.
-type endless struct{ taken int64 }
+type endless struct{ taken atomic.Int64 }
 
 func (e *endless) Read(b []byte) (int, error) {
 	for i := range b {
 		b[i] = ' '
 	}
-	e.taken += int64(len(b))
+	e.taken.Add(int64(len(b)))
 	return len(b), nil
 }
 
@@ -176,7 +183,7 @@ func TestAnEndlessBatchIsRefused(t *testing.T) {
 			t.Errorf("status %d", res.StatusCode)
 		}
 	}
-	if body.taken > 64<<20 || b.agents.RejectedMessages.Load() != 1 {
-		t.Errorf("%d bytes were taken, %d refused", body.taken, b.agents.RejectedMessages.Load())
+	if body.taken.Load() > 64<<20 || b.agents.Counts.Oversized.Load() != 1 {
+		t.Errorf("%d bytes were taken, %d refused", body.taken.Load(), b.agents.Counts.Oversized.Load())
 	}
 }

@@ -53,7 +53,6 @@ func (s *Server) Messages(c echo.Context) error {
 	envelopes, err := readBatch(c)
 	ctx := c.Request().Context()
 	if err != nil {
-		s.RejectedMessages.Add(1)
 		s.Log.WarnContext(ctx, "messages refused", "host.id", host.ID, "reason", err.Error())
 		return err
 	}
@@ -90,7 +89,7 @@ func (s *Server) Messages(c echo.Context) error {
 			answer.Rejected = append(answer.Rejected, protocol.Rejection{ID: e.ID, Reason: verdict.Rejected})
 		default:
 			if verdict.Unknown {
-				s.UnknownMessages.Add(1)
+				s.Counts.Unknown.Add(1)
 			}
 			answer.Acknowledged = append(answer.Acknowledged, e.ID)
 		}
@@ -115,7 +114,7 @@ func superseded() error {
 }
 
 func (s *Server) reject(ctx context.Context, host *models.Host, typ, why string) {
-	s.RejectedMessages.Add(1)
+	s.Counts.Rejected.Add(1)
 	s.Log.WarnContext(ctx, "message refused", "host.id", host.ID, "type", typ, "reason", why)
 }
 
@@ -123,10 +122,10 @@ func (s *Server) reject(ctx context.Context, host *models.Host, typ, why string)
 func readBatch(c echo.Context) ([]protocol.Envelope, error) {
 	bad := func(why string) error { return &models.Error{Code: models.EInvalid, Message: why} }
 	var raw json.RawMessage
-	if err := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, protocol.MaxFrame)).Decode(&raw); err != nil {
-		var limit *http.MaxBytesError
+	if err := json.NewDecoder(c.Request().Body).Decode(&raw); err != nil {
+		var limit *echo.HTTPError
 		if errors.As(err, &limit) {
-			return nil, echo.ErrStatusRequestEntityTooLarge
+			return nil, limit
 		}
 		return nil, bad("The body must be JSON: {\"messages\":[…]}.")
 	}
@@ -269,14 +268,6 @@ func (s *Server) awaitCommands(ctx context.Context, link *jobs.Link) ([]protocol
 		case <-hints.Wake():
 			hints.Take()
 		}
-	}
-}
-
-// Boot marks every answer to agents with this process's id.
-func (s *Server) Boot(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		c.Response().Header().Set(BootHeader, s.boot)
-		return next(c)
 	}
 }
 

@@ -97,6 +97,7 @@ func (s *Server) WebSocket(c echo.Context) error {
 
 	conn, err := upgrader.Upgrade(c.Response(), c.Request(), http.Header{BootHeader: {s.boot}})
 	if err != nil {
+		s.Counts.RefusedLinks.Add(1)
 		s.Log.WarnContext(c.Request().Context(), "link refused", "host.id", host.ID, "reason", err.Error(), "address", c.RealIP())
 		return nil // the upgrader has answered
 	}
@@ -120,6 +121,10 @@ func (s *Server) serve(conn *websocket.Conn, host *models.Host) {
 		return
 	}
 	if err != nil {
+		s.Counts.RefusedLinks.Add(1)
+		if errors.Is(err, errTooLarge) {
+			s.Counts.Oversized.Add(1)
+		}
 		log.WarnContext(ctx, "link refused", "reason", err.Error())
 		closeWith(conn, websocket.ClosePolicyViolation, &protocol.Error{Code: "bad_hello", Reason: err.Error()})
 		return
@@ -168,6 +173,7 @@ func (s *Server) ended(log logger, k *socket, cause error) {
 	case models.CodeOf(cause) == models.EUnauthorized:
 		code, said = closeSuperseded, &protocol.Error{Code: "unauthorized", Reason: cause.Error()}
 	case errors.Is(cause, errTooLarge):
+		s.Counts.Oversized.Add(1)
 		code, said = websocket.CloseMessageTooBig, &protocol.Error{Code: "too_large", Reason: cause.Error()}
 	case s.closing.Err() != nil:
 		cause = errStopping
@@ -307,7 +313,7 @@ func (s *Server) read(ctx context.Context, k *socket) error {
 }
 
 func (s *Server) malformed(ctx context.Context, k *socket, why string) {
-	s.RejectedMessages.Add(1)
+	s.Counts.Malformed.Add(1)
 	s.Log.WarnContext(ctx, "message refused", "host.id", k.host.ID, "reason", why)
 	k.send(ctx, protocol.Seal(uuid.NewString(), protocol.TypeError, protocol.Error{Code: "malformed", Reason: why}))
 }
@@ -316,6 +322,7 @@ func (s *Server) receive(ctx context.Context, k *socket, e protocol.Envelope) er
 	verdict, err := s.Jobs.Receive(ctx, k.link, e)
 	switch {
 	case errors.Is(err, models.ErrSuperseded):
+		s.Counts.Superseded.Add(1)
 		return err
 	case err != nil:
 		// The database is away or busy: no answer, so the agent says it again.
@@ -329,7 +336,7 @@ func (s *Server) receive(ctx context.Context, k *socket, e protocol.Envelope) er
 		ack.Rejected = []protocol.Rejection{{ID: e.ID, Reason: verdict.Rejected}}
 	default:
 		if verdict.Unknown {
-			s.UnknownMessages.Add(1)
+			s.Counts.Unknown.Add(1)
 		}
 		ack.Acknowledged = append(ack.Acknowledged, e.ID)
 	}
