@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"resticfleet/agent"
+	"resticfleet/agent/protocol"
 	"resticfleet/models"
 )
 
@@ -106,6 +107,50 @@ func TestClonesTakeTurnsAndRunEveryJobOnce(t *testing.T) {
 			if now := one.now(); now.ClonedAt != nil || one.starts(j.ID) != 1 {
 				t.Errorf("enrolled anew: cloned at %v, %d starts", now.ClonedAt, one.starts(j.ID))
 			}
+		})
+	}
+}
+
+// A backup ends while its host is cut off, and then the host's disk is lost.
+// Nobody remembers it but the repository, which is asked: it is not run again.
+func TestALostDiskIsAskedAboutItsBackup(t *testing.T) {
+	t.Parallel()
+	for _, l := range links[:2] {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, 300*time.Millisecond)
+			s.jobs.SettleAfter = 500 * time.Millisecond
+			m := newMachine(t, s, l, 1)
+			g := m.group("docs")
+			m.start()
+			m.hold()
+			j := m.runNow(g)
+			m.in(j.ID, models.JobRunning)
+			began := s.job(j.ID).StartedAt
+			m.proxy.Filter(func(bool, protocol.Envelope) []protocol.Envelope { return nil })
+			m.release()
+			eventually(t, "the snapshot is there", func() bool { return len(m.snapshots()) == 1 })
+			m.stop()
+			for _, lost := range []string{"journal", "run"} {
+				if err := os.RemoveAll(m.path("state/" + lost)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.proxy.Filter(nil)
+			m.proxy.Cut()
+			m.start()
+			m.in(j.ID, models.JobWarning)
+			now := s.job(j.ID)
+			if now.ErrorCode != protocol.ErrEndUnrecorded || now.SnapshotID != m.snapshots()[0] || m.starts(j.ID) != 1 || !now.StartedAt.Equal(*began) {
+				t.Errorf("it is %s (%s) with %s of %v, restic was started %d times", now.State, now.ErrorCode, now.SnapshotID, m.snapshots(), m.starts(j.ID))
+			}
+			fresh := must[*models.Group](t)(models.FindGroup(t.Context(), s.db, m.host.ID, g.ID))
+			if fresh.GoodSnapshotID != now.SnapshotID || !fresh.GoodAt.Equal(*began) {
+				t.Errorf("the group's newest good snapshot is %s of %v", fresh.GoodSnapshotID, fresh.GoodAt)
+			}
+			// The next one is run as ever.
+			next := m.runNow(g)
+			m.in(next.ID, models.JobSucceeded)
 		})
 	}
 }
