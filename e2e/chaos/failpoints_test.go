@@ -124,8 +124,13 @@ func TestServerFailpoints(t *testing.T) {
 		return h.newest(0)
 	}
 	schedule := func(h *host) string {
-		var made struct{ ID string }
-		f.api("POST", "/api/hosts/"+h.id+"/schedules", map[string]any{"cron": "@every 2s", "enabled": true, "source_group_ids": h.groups[1:]}, &made)
+		// Again where the server that was asked died before it had made one.
+		eventually(t, "there is a schedule", func() bool {
+			if len(f.schedules(h)) > 0 {
+				return true
+			}
+			return f.api("POST", "/api/hosts/"+h.id+"/schedules", map[string]any{"cron": "@every 2s", "enabled": true, "source_group_ids": h.groups[1:]}, nil) == 201
+		})
 		return ""
 	}
 	for n, x := range []struct {
@@ -219,10 +224,18 @@ func TestServerFailpoints(t *testing.T) {
 func (f *fleet) unschedule() {
 	f.t.Helper()
 	for _, h := range f.hosts {
-		var list struct{ Items []struct{ ID string } }
-		f.must("GET", "/api/hosts/"+h.id+"/schedules", nil, &list, 200)
-		for _, s := range list.Items {
-			f.must("DELETE", "/api/hosts/"+h.id+"/schedules/"+s.ID, nil, nil, 204)
+		for _, id := range f.schedules(h) {
+			f.must("DELETE", "/api/hosts/"+h.id+"/schedules/"+id, nil, nil, 204)
 		}
 	}
+}
+
+// schedules are the ids of a host's, none where no answer came.
+func (f *fleet) schedules(h *host) (ids []string) {
+	var list struct{ Items []struct{ ID string } }
+	f.api("GET", "/api/hosts/"+h.id+"/schedules", nil, &list)
+	for _, s := range list.Items {
+		ids = append(ids, s.ID)
+	}
+	return ids
 }

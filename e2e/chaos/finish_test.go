@@ -35,8 +35,7 @@ func (f *fleet) finish() History {
 		}
 	}
 	// PostgreSQL and rest-server end with the test.
-	ours := append(stage.Descendants(os.Getpid()), stage.Processes()...)
-	for _, p := range ours {
+	for _, p := range stage.Processes() {
 		if strings.Contains(p.Args, f.dir) && !strings.Contains(p.Args, f.pg.Dir()) && p.PID != f.gate.server.pid() {
 			h.Left = append(h.Left, fmt.Sprintf("process %d goes on: %s", p.PID, p.Args))
 		}

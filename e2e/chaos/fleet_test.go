@@ -41,7 +41,7 @@ type fleet struct {
 	history History
 }
 
-// options of a fleet. The zero value of everything but hosts has a default.
+// options are what a fleet is made of. The zero value of everything but hosts has a default.
 type options struct {
 	servers int // 2
 	hosts   int
@@ -369,7 +369,7 @@ func (f *fleet) stop() {
 	}
 }
 
-// run one of the programs to its end.
+// command runs one of the programs to its end.
 func (f *fleet) command(env []string, words ...string) {
 	f.t.Helper()
 	cmd := exec.CommandContext(f.t.Context(), words[0], words[1:]...)

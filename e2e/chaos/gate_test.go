@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // gate is rest-server with a proxy before it, which can hold a backup at two
@@ -22,7 +24,9 @@ type gate struct {
 	url    string
 	server *program
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// slow is how long a backup waits at each place, held or not.
+	slow    func() time.Duration
 	holds   map[string]*hold // by host and place
 	owners  map[string]int   // of locks, by path
 	unlocks []Unlock
@@ -43,7 +47,7 @@ type hold struct {
 
 func newGate(t testing.TB, dir string) *gate {
 	t.Helper()
-	g := &gate{dir: filepath.Join(dir, "repositories"), holds: map[string]*hold{}, owners: map[string]int{}}
+	g := &gate{dir: filepath.Join(dir, "repositories"), slow: func() time.Duration { return 0 }, holds: map[string]*hold{}, owners: map[string]int{}}
 	g.server = &program{t: t, name: "rest-server", log: filepath.Join(dir, "rest-server.log"), command: func() []string {
 		return []string{suite.restServer, "--no-auth", "--path", g.dir, "--listen", "127.0.0.1:0"}
 	}}
@@ -96,6 +100,14 @@ func (g *gate) hold(host, place string) *hold {
 	return h
 }
 
+// slowDown lets every backup wait at each place for up to half a second, so that
+// kills find it there.
+func (g *gate) slowDown(r *rand.Rand) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.slow = func() time.Duration { return time.Duration(r.IntN(500)) * time.Millisecond }
+}
+
 func (g *gate) freeAll() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -130,7 +142,9 @@ func (g *gate) wait(r *http.Request, place string) {
 	host, _ := caller(r)
 	g.mu.Lock()
 	h := g.holds[host+"/"+place]
+	slow := g.slow()
 	g.mu.Unlock()
+	within(slow, func() bool { return r.Context().Err() != nil })
 	if h == nil {
 		return
 	}

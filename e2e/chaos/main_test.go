@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -54,6 +55,9 @@ func TestMain(m *testing.M) {
 // programs builds what is killed, once.
 func programs(t testing.TB) {
 	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("who lives and who holds what is read from /proc")
+	}
 	suite.once.Do(func() { suite.err = makePrograms(context.WithoutCancel(t.Context())) })
 	if suite.err != nil {
 		t.Fatal(suite.err)

@@ -37,7 +37,7 @@ func TestPlanted(t *testing.T) {
 		}},
 		{failpoint.InventSnapshot, RuleTruth, func(h *host, _ *hold) { h.killWork(false, true) }},
 		{failpoint.KillFound, RuleHealthy, func(h *host, _ *hold) { h.killAgent(); h.agent.start() }},
-		{failpoint.StartTwice, RuleOneStart, func(h *host, hold *hold) { hold.free(); h.killWork(true, true) }},
+		{failpoint.StartTwice, RuleOneStart, func(h *host, hold *hold) { h.killWork(true, true); hold.free() }},
 	}
 	leaver := len(hosts)
 	f := newFleet(t, options{servers: 1, hosts: leaver + 1, args: []string{"--expire-after=8s"}})

@@ -107,6 +107,7 @@ func TestRandomKills(t *testing.T) {
 		f.must("POST", "/api/hosts/"+h.id+"/schedules", map[string]any{"cron": "@every 3s", "enabled": true, "source_group_ids": h.groups[1:]}, &made, 201)
 		schedules = append(schedules, "/api/hosts/"+h.id+"/schedules/"+made.ID)
 	}
+	f.gate.slowDown(rand.New(rand.NewPCG(drawn, uint64(2+len(f.hosts)))))
 	began := time.Now()
 	working, rest := context.WithCancel(context.WithoutCancel(t.Context()))
 	var operators sync.WaitGroup
