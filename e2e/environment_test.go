@@ -105,21 +105,23 @@ func TestTheEnvironmentsProxyIsTheWayOut(t *testing.T) {
 			var token struct{ Token string }
 			h.api().call("POST", "/api/hosts/"+h.id+"/enrollment-tokens", nil, http.StatusCreated, &token)
 
-			env := append(os.Environ(), "RESTICFLEET_TOKEN="+token.Token, "HTTP_PROXY="+out.url, "HTTPS_PROXY="+out.url)
-			enroll := func(more ...string) ([]byte, error) {
+			env := func(noProxy string) []string {
+				return append(os.Environ(), "RESTICFLEET_TOKEN="+token.Token, "HTTP_PROXY="+out.url, "HTTPS_PROXY="+out.url, "NO_PROXY="+noProxy)
+			}
+			enroll := func(noProxy string) ([]byte, error) {
 				cmd := exec.CommandContext(t.Context(), filepath.Join(suite.bin, "resticfleet-agent"),
 					"enroll", "--server", address, "--allow-plain-http", "--state-dir", h.stateDir())
-				cmd.Env = append(env, more...)
+				cmd.Env = env(noProxy)
 				return cmd.CombinedOutput()
 			}
-			if said, err := enroll("NO_PROXY=" + fleetName); err == nil || !strings.Contains(string(said), fleetName) || out.count("/agent/v1/enroll") != 0 {
+			if said, err := enroll(fleetName); err == nil || !strings.Contains(string(said), fleetName) || out.count("/agent/v1/enroll") != 0 {
 				t.Errorf("in spite of NO_PROXY: %v, %s", err, said)
 			}
-			if said, err := enroll("NO_PROXY="); err != nil || out.count("/agent/v1/enroll") != 1 {
+			if said, err := enroll(""); err != nil || out.count("/agent/v1/enroll") != 1 {
 				t.Fatalf("%v: %s", err, said)
 			}
 			cmd := exec.Command(filepath.Join(suite.bin, "resticfleet-agent"), "run", "--state-dir", h.stateDir(), "--restic", h.restic, "--link", link)
-			cmd.Env = append(env, "NO_PROXY=")
+			cmd.Env = env("")
 			agent, err := startProcess(h.logPath(), cmd)
 			if err != nil {
 				t.Fatal(err)
