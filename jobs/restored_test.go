@@ -230,7 +230,7 @@ func TestAnUnknownJobIsMadeAgain(t *testing.T) {
 	b := setup(t)
 	h := b.host("web-1", "/srv/repo")
 	g := b.group(h, "www")
-	link, _ := b.hello(0, h)
+	b.hello(0, h)
 	waiting := b.run(g) // one of the same group waits, which stands in no way
 	asked := minutesAgo(30)
 	id := models.JobID(uuid.Must(uuid.NewV7()))
@@ -240,7 +240,7 @@ func TestAnUnknownJobIsMadeAgain(t *testing.T) {
 		AcceptedAt: minutesAgo(29), StartedAt: minutesAgo(28),
 	}
 	b.hints[0].take()
-	link, _ = b.hello(0, h, told)
+	link, _ := b.hello(0, h, told)
 	j := b.job(id)
 	if j.HostID != h.ID || j.Kind != models.KindBackup || j.State != models.JobRunning || j.ActorKind != models.ActorSystem || j.Gate != nil ||
 		*j.SourceGroupID != g.ID || j.SourceGroupName != g.Name || j.Spec.Tag != g.Tag || j.RepositoryURL != "/srv/repo" {

@@ -101,7 +101,7 @@ func TestAnotherJournalIsAskedAndNeverToldToRun(t *testing.T) {
 			b.exec("update hosts set last_seen_at = now() - interval '1 day'")
 			b.exec("update host_agents set seen_at = now() - interval '1 day'")
 
-			link, first := b.says(h, protocol.Hello{JournalID: c.journal, Protocol: c.protocol, Instance: "after"})
+			_, first := b.says(h, protocol.Hello{JournalID: c.journal, Protocol: c.protocol, Instance: "after"})
 			now := b.job(j.ID)
 			want := map[string][]string{run: {j.ID.String()}, ask: {j.ID.String() + "?"}}[c.want]
 			if got := b.offers(first); !slices.Equal(got, append([]string{}, want...)) {
@@ -255,8 +255,6 @@ func TestCloneIsRecognised(t *testing.T) {
 	t.Parallel()
 	type said struct {
 		instance, journal string
-		protocol          int
-		sentAgo           time.Duration
 	}
 	one, two := said{instance: "one", journal: "j"}, said{instance: "two", journal: "j"}
 	three := said{instance: "three", journal: "j"}

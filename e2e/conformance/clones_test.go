@@ -70,6 +70,10 @@ func TestClonesTakeTurnsAndRunEveryJobOnce(t *testing.T) {
 			two := one.clone()
 			two.run()
 			eventually(t, "the server knows of the clone", func() bool { return one.now().Cloned(time.Now()) })
+			// Time enough for the copy to be asked, if it were.
+			eventually(t, "they have taken turns", func() bool {
+				return strings.Count(one.log.String(), "linked to the server") > 10 && strings.Count(two.log.String(), "linked to the server") > 10
+			})
 			one.release()
 			ran := []models.JobID{running.ID}
 			one.in(running.ID, models.JobSucceeded)
@@ -81,6 +85,11 @@ func TestClonesTakeTurnsAndRunEveryJobOnce(t *testing.T) {
 			for _, id := range ran {
 				if n := one.starts(id) + two.starts(id); n != 1 {
 					t.Errorf("restic was started %d times for job %s", n, id)
+				}
+			}
+			for _, m := range []*machine{one, two} {
+				if raw, err := os.ReadFile(m.path("starts")); err == nil && strings.Contains(string(raw), "snapshots") {
+					t.Errorf("one was asked about what the other had:\n%s", raw)
 				}
 			}
 			if got := one.snapshots(); len(got) != len(ran) {
