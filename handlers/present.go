@@ -90,6 +90,7 @@ func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models
 			v.LinkReason = sentence(h.LinkReason)
 		}
 	}
+	v.ClockAhead = time.Duration(h.ClockSkewMS) * time.Millisecond
 	if h.LastSeenAt != nil && h.AppliedScheduleVersion != h.ScheduleVersion {
 		v.ScheduleLag = &views.ScheduleLag{Current: h.ScheduleVersion, Applied: h.AppliedScheduleVersion}
 	}

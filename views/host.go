@@ -19,7 +19,10 @@ type Host struct {
 	Link      string // websocket, polling or "" when there is none
 	LinkSince time.Time
 	// LinkReason says why it polls, as a sentence; "" with a WebSocket.
-	LinkReason    string
+	LinkReason string
+	// ClockAhead is how far the host's clock is ahead of the server's, less than
+	// zero when it is behind, as measured at hello.
+	ClockAhead    time.Duration
 	OS            string
 	ResticVersion string
 	AgentVersion  string
@@ -109,6 +112,22 @@ func (h Host) facts() []string {
 		add("agent " + h.AgentVersion)
 	}
 	return facts
+}
+
+// clockMatters is the difference from which on a host's clock is spoken of;
+// smaller ones are the network's.
+const clockMatters = 5 * time.Second
+
+// clockText says how wrong the host's clock is; "" when that doesn't matter.
+func (h Host) clockText() string {
+	off, way := h.ClockAhead.Abs(), "ahead"
+	if off < clockMatters {
+		return ""
+	}
+	if h.ClockAhead < 0 {
+		way = "behind"
+	}
+	return "This host's clock is " + ui.Duration(off) + " " + way + ". Its schedules fire by that clock: set it, best by NTP."
 }
 
 func (h Host) localTime() string {
