@@ -13,13 +13,13 @@ import (
 func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	var main *StepResult
 	var settled, cleared *StepResult
-	mains := 0
+	mains, asks := 0, 0
 	for i := range results {
 		switch results[i].Purpose {
 		case PurposeMain:
 			main, mains = &results[i], mains+1
 		case PurposeSettle:
-			settled = &results[i]
+			settled, asks = &results[i], asks+1
 		case PurposeClear:
 			cleared = &results[i]
 		}
@@ -39,7 +39,7 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	}
 	var found *snapshot
 	if main.Output.snapshotID == "" {
-		if settled == nil && inDoubt(*main) {
+		if (settled == nil && inDoubt(*main)) || askAgain(settled, asks) {
 			return &Step{Purpose: PurposeSettle, Args: settleArgs(job.Run), Document: true, Timeout: asideTimeout,
 				Note: "Asking the repository whether the snapshot of this job exists."}, nil
 		}
@@ -51,6 +51,14 @@ func nextBackup(job Job, results []StepResult) (*Step, *protocol.Finished) {
 		main.Output.snapshotID = strings.Repeat("0", 64)
 	}
 	return nil, backupEnd(job, *main, settled, found)
+}
+
+// maxAsks is how often the repository is asked about a job.
+const maxAsks = 3
+
+// askAgain: the restic that asked died, which tells nothing of the job.
+func askAgain(answer *StepResult, asks int) bool {
+	return answer != nil && answer.died() && asks < maxAsks
 }
 
 // inDoubt: a snapshot may exist that nobody heard of. restic opened the

@@ -11,17 +11,18 @@ import (
 // and takes away the lock that a dead restic of this host may have left.
 func nextSettle(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	var look, cleared *StepResult
+	looks := 0
 	for i := range results {
 		if results[i].Purpose == PurposeClear {
 			cleared = &results[i]
 		} else {
-			look = &results[i]
+			look, looks = &results[i], looks+1
 		}
 	}
 	switch {
-	case job.Run.Kind == protocol.KindBackup && look == nil:
+	case job.Run.Kind == protocol.KindBackup && (look == nil || askAgain(look, looks)):
 		return &Step{Purpose: PurposeSettle, Args: settleArgs(job.Run), Document: true, Timeout: asideTimeout}, nil
-	case job.Run.Kind == protocol.KindInit && look == nil:
+	case job.Run.Kind == protocol.KindInit && (look == nil || askAgain(look, looks)):
 		return &Step{Purpose: PurposeSettle, Args: catConfigArgs(), Document: true, Timeout: asideTimeout}, nil
 	case cleared == nil && job.Run.Kind != protocol.KindUnlock && (look == nil || look.ExitCode == 0):
 		return clearStep(""), nil
