@@ -93,6 +93,7 @@ func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models
 	if h.Cloned(clock.Now) {
 		v.ClonedAt = *h.ClonedAt
 	}
+	v.ClockAhead = time.Duration(h.ClockSkewMS) * time.Millisecond
 	if h.LastSeenAt != nil && h.AppliedScheduleVersion != h.ScheduleVersion {
 		v.ScheduleLag = &views.ScheduleLag{Current: h.ScheduleVersion, Applied: h.AppliedScheduleVersion}
 	}

@@ -142,6 +142,15 @@ func (r *receiver) scheduleAck(m protocol.ScheduleAck) error {
 }
 
 func (r *receiver) heartbeat(m protocol.Heartbeat) error {
+	if !m.SentAt.IsZero() {
+		mended, err := models.ClockMended(r.ctx, r.tx, r.host, time.Until(m.SentAt))
+		if err != nil {
+			return err
+		}
+		if mended {
+			r.hints = append(r.hints, HostTopic(r.host))
+		}
+	}
 	return r.applied(m.AppliedScheduleVersion, m.ScheduleDigest)
 }
 

@@ -101,6 +101,19 @@ func SaveHello(ctx context.Context, tx IDB, host HostID, generation int64, hello
 	return h, nil
 }
 
+// ClockMended keeps a smaller difference of an agent's clock than its hello
+// showed, and reports whether it is one: a clock that was set right is believed
+// at once, and a message that came late accuses none.
+func ClockMended(ctx context.Context, tx IDB, host HostID, skew time.Duration) (bool, error) {
+	ms := skew.Milliseconds()
+	res, err := tx.ExecContext(ctx, "update hosts set clock_skew_ms = ? where id = ? and abs(clock_skew_ms) > abs(?::bigint) + 1000", ms, host, ms)
+	if err != nil {
+		return false, fmt.Errorf("clock: %w", err)
+	}
+	n, _ := res.RowsAffected()
+	return n > 0, nil
+}
+
 // clip bounds a short text that an agent sends, and drops what Postgres can't
 // hold.
 func clip(s string) string { return CleanText(s, 255) }

@@ -22,7 +22,10 @@ type Host struct {
 	LinkReason string
 	// ClonedAt is when two machines last took turns with this host's identity,
 	// zero while there is no sign of that.
-	ClonedAt      time.Time
+	ClonedAt time.Time
+	// ClockAhead is how far the host's clock is ahead of the server's, less than
+	// zero when it is behind, as measured at hello.
+	ClockAhead    time.Duration
 	OS            string
 	ResticVersion string
 	AgentVersion  string
@@ -112,6 +115,22 @@ func (h Host) facts() []string {
 		add("agent " + h.AgentVersion)
 	}
 	return facts
+}
+
+// clockMatters is the difference from which on a host's clock is spoken of;
+// smaller ones are the network's.
+const clockMatters = 5 * time.Second
+
+// clockText says how wrong the host's clock is; "" when that doesn't matter.
+func (h Host) clockText() string {
+	off, way := h.ClockAhead.Abs(), "ahead"
+	if off < clockMatters {
+		return ""
+	}
+	if h.ClockAhead < 0 {
+		way = "behind"
+	}
+	return "This host's clock is " + ui.Duration(off) + " " + way + ". Its schedules fire by that clock: set it, best by NTP."
 }
 
 func (h Host) localTime() string {

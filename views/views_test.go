@@ -265,3 +265,20 @@ func TestEveryPageKeepsTheRules(t *testing.T) {
 		})
 	}
 }
+
+func TestAHostsWrongClockIsSaid(t *testing.T) {
+	t.Parallel()
+	for ahead, want := range map[time.Duration]string{
+		42 * time.Second:  "clock is 42 s ahead",
+		-90 * time.Second: "clock is 1 min 30 s behind",
+		4 * time.Second:   "",
+		-4 * time.Second:  "",
+	} {
+		h := sampleHost(t)
+		h.ClockAhead = ahead
+		html := render(t, HostLive(h))
+		if want == "" && strings.Contains(html, "Its clock is wrong") || !strings.Contains(html, want) {
+			t.Errorf("%v: the page doesn't say %q", ahead, want)
+		}
+	}
+}
