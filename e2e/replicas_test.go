@@ -195,7 +195,7 @@ func TestAKilledServersAgentsMoveToTheOthers(t *testing.T) {
 		running = append(running, h.group("big", []string{writeFiles(t, h.dir+"/big", map[string]string{"a": noise(6 << 20)})}))
 		next = append(next, h.group("small", []string{writeFiles(t, h.dir+"/small", map[string]string{"a": noise(100)})}))
 	}
-	polls := f.target.bareHost(t, unique("polls"))
+	polls := f.bareHost(t, unique("polls"))
 	polls.join("--link", "polling")
 	polls.bind(localRepo(t))
 	polled := polls.group("small", []string{writeFiles(t, polls.dir+"/small", map[string]string{"a": noise(100)})})

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"resticfleet/models/modeltest"
 )
 
 const (
@@ -33,11 +35,11 @@ const (
 // that cost next to nothing: they share the processors, and what they cost
 // would make the two more alike. The requests may cause no SQL statement.
 func BenchmarkNotModified(b *testing.B) {
-	s := setup(b)
+	var statements counter
+	s := &bundle{t: b, ctx: b.Context(), dbURL: modeltest.URL(b), log: &lines{}, hook: &statements}
+	s.serve(modeltest.Sealer(b), time.Hour)
 	h, token := s.enrolled("web-1")
 	s.group(h, "www")
-	var statements counter
-	s.db.AddQueryHook(&statements)
 	ctx, stop := context.WithCancel(context.WithValue(b.Context(), background{}, true))
 	var watch sync.WaitGroup
 	watch.Go(func() { s.agents.Run(ctx) })

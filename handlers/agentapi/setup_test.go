@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/uptrace/bun"
 
 	"resticfleet/agent/protocol"
 	"resticfleet/handlers"
@@ -66,6 +67,7 @@ type bundle struct {
 	db     *models.DB
 	jobs   *jobs.Service
 	hub    *live.Hub
+	hook   bun.QueryHook // sees every statement, if there is one
 	agents *agentapi.Server
 	web    *httptest.Server
 	log    *lines
@@ -82,6 +84,9 @@ func setup(t testing.TB) *bundle {
 func (b *bundle) serve(sealer *models.Sealer, offerAgain time.Duration) {
 	b.t.Helper()
 	b.db = modeltest.Pool(b.t, b.dbURL)
+	if b.hook != nil {
+		b.db = b.db.WithQueryHook(b.hook)
+	}
 	assets, err := static.New()
 	if err != nil {
 		b.t.Fatal(err)

@@ -127,12 +127,11 @@ func BenchmarkEventWrites(b *testing.B) {
 // durable is the address of a database whose commits are on disk.
 func durable(b *testing.B) string {
 	b.Helper()
-	dir, err := os.MkdirTemp("", "resticfleet-bench-")
+	dir, err := os.MkdirTemp("", "resticfleet-bench-") //nolint:usetesting // PostgreSQL's account has to pass through
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	// Run by root, PostgreSQL's own account has to pass through.
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // see above
 		b.Fatal(err)
 	}
