@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // lockState makes this process the only agent on a state directory. The kernel
@@ -19,7 +20,7 @@ func lockState(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := flockSoon(f); err != nil {
 		holder := make([]byte, 32)
 		n, _ := f.ReadAt(holder, 0) // the number is a help, not needed
 		closeErr := f.Close()
@@ -33,6 +34,21 @@ func lockState(dir string) (*os.File, error) {
 		_, _ = f.WriteAt([]byte(fmt.Sprintf("%d\n", os.Getpid())), 0) // a help; a full disk must not keep the agent away
 	}
 	return f, nil
+}
+
+// lockPatience bridges the moment in which a process that has ended still holds
+// its lock: by a child that it was just starting.
+const lockPatience = time.Second
+
+func flockSoon(f *os.File) error {
+	deadline := time.Now().Add(lockPatience)
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }
 
 // tryLock takes a step's lock, or says that somebody has it. The descriptor is
