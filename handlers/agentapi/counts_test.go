@@ -8,13 +8,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gorilla/websocket"
 
 	"resticfleet/agent/protocol"
 	"resticfleet/models"
-	"resticfleet/models/modeltest"
 )
 
 // metrics reads /metrics as Prometheus does: compressed.
@@ -38,9 +36,7 @@ func (b *bundle) metrics(token string) map[string]int {
 // Whatever is refused or ignored is counted, once, over both transports.
 func TestWhatIsRefusedIsCounted(t *testing.T) {
 	t.Parallel()
-	b := &bundle{t: t, ctx: t.Context(), dbURL: modeltest.URL(t), log: &lines{}}
-	// Looking for what to offer again would end the older link before its frame comes.
-	b.serve(modeltest.Sealer(t), time.Hour)
+	b := setup(t)
 	viewer, _, err := models.AddAPIToken(b.ctx, b.db, "prometheus", models.RoleViewer)
 	if err != nil {
 		t.Fatal(err)
