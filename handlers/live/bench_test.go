@@ -23,6 +23,9 @@ const (
 	eventWriters = 16
 	eventRounds  = 30
 	eventRound   = 300 * time.Millisecond
+	// pageRest is how long a page's stream rests between two looks, as the
+	// product's do.
+	pageRest = 300 * time.Millisecond
 	// minEvents is the share of plain writes per second that writes with
 	// wake-ups must reach.
 	minEvents = 0.90
@@ -72,6 +75,11 @@ func BenchmarkEventWrites(b *testing.B) {
 						return
 					case <-sub.Wake():
 						heard[i].Add(int64(len(sub.Take())))
+					}
+					select {
+					case <-ctx.Done():
+						return
+					case <-time.After(pageRest):
 					}
 				}
 			})

@@ -19,7 +19,7 @@ const (
 	channel = "resticfleet"
 	// gather is how long hints wait for company before they are sent as one
 	// NOTIFY: inside the writing transactions they would cost far more.
-	gather = 5 * time.Millisecond
+	gather = 10 * time.Millisecond
 	// maxPayload is below NOTIFY's limit of 8000 bytes.
 	maxPayload = 7000
 	// reconnect is how long a lost connection is left alone.
@@ -155,6 +155,10 @@ func (r *Relay) hear(payload string) {
 }
 
 func (r *Relay) tell(ctx context.Context, conn *pgx.Conn) error {
+	// A hint needn't outlive a crash: nobody's commit waits for its flush.
+	if _, err := conn.Exec(ctx, "set synchronous_commit = off"); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-ctx.Done():
