@@ -15,7 +15,8 @@ import (
 
 const (
 	benchFiles = 17_000
-	benchPairs = 12
+	// One pair's ratio strays by a twentieth and more: only many tell.
+	benchPairs = 40
 	// benchChanged is how many files are new before each pair.
 	benchChanged = 100
 	// maxOverhead is what a managed backup may take longer than plain restic.
@@ -25,8 +26,7 @@ const (
 // BenchmarkManagedBackup compares incremental backups of many small files by an
 // agent, from the click to the job's end, with the same backups by plain
 // restic. The two take turns, so that what else the machine does falls on both:
-// the median of the pairs' ratios counts. On a machine that does much else it
-// says little; then the ratio of both sides' quickest runs says more.
+// the median of the pairs' ratios counts.
 // Where the include list is edited before every backup, plain restic is named
 // its parent by hand; without, it would read everything again.
 func BenchmarkManagedBackup(b *testing.B) {
@@ -100,15 +100,17 @@ func comparePairs(b *testing.B, edited bool) {
 	b.ReportMetric(median, "ratio-median")
 	b.ReportMetric(ratios[0], "ratio-min")
 	b.ReportMetric(quickest, "ratio-of-quickest")
-	if median > maxOverhead && quickest > maxOverhead {
-		b.Errorf("a managed backup takes %.3f times as long as plain restic (median of %d pairs; the quickest of each %.3f); it may take %.2f times", median, benchPairs, quickest, maxOverhead)
+	if median > maxOverhead {
+		b.Errorf("a managed backup takes %.3f times as long as plain restic (median of %d pairs); it may take %.2f times", median, benchPairs, maxOverhead)
 	}
 }
 
 // managedBackup runs a group and tells how long it took by the server's clock.
 func (h *host) managedBackup(group string) time.Duration {
 	h.t.Helper()
-	j := h.api().end(h.run(group))
+	id := h.run(group)
+	h.acknowledged(id) // asking the server all the time would be work of its own
+	j := h.api().job(id)
 	if j.State != "succeeded" {
 		h.t.Fatalf("the backup is %s: %s", j.State, j.Error)
 	}

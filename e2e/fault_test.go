@@ -20,13 +20,7 @@ func (h *host) settled(id string, r *repo, backups int) {
 	if j.State != "succeeded" || j.Late {
 		h.t.Errorf("job %s is %s (late %v): %s", id, j.State, j.Late, j.Error)
 	}
-	eventually(h.t, "the agent knows that the result is stored", func() bool {
-		raw, err := os.ReadFile(filepath.Join(h.stateDir(), "journal", id+".json"))
-		var entry struct {
-			AckedAt string `json:"acked_at"`
-		}
-		return err == nil && json.Unmarshal(raw, &entry) == nil && entry.AckedAt != ""
-	})
+	h.acknowledged(id)
 	again := h.api().job(id)
 	if !again.FinishedAt.Equal(*j.FinishedAt) || again.State != j.State || again.snapshot() != j.snapshot() {
 		h.t.Errorf("the result changed from %+v to %+v", j, again)
@@ -57,6 +51,18 @@ func (h *host) settled(id string, r *repo, backups int) {
 	if seen["starts"] != 1 {
 		h.t.Errorf("the log tells of %d starts", seen["starts"])
 	}
+}
+
+// acknowledged waits until the agent knows that a job's result is stored.
+func (h *host) acknowledged(id string) {
+	h.t.Helper()
+	eventually(h.t, "the agent knows that the result is stored", func() bool {
+		raw, err := os.ReadFile(filepath.Join(h.stateDir(), "journal", id+".json"))
+		var entry struct {
+			AckedAt string `json:"acked_at"`
+		}
+		return err == nil && json.Unmarshal(raw, &entry) == nil && entry.AckedAt != ""
+	})
 }
 
 // host is one behind the proxy with a repository and a group.
