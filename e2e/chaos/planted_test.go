@@ -1,6 +1,8 @@
 package chaos
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"resticfleet/agent/failpoint"
@@ -80,6 +82,34 @@ func TestPlantedAtTheServer(t *testing.T) {
 	f.startServer(0)
 	f.hosts[0].run(0)
 	bitten(t, failpoint.AckUnstored, RuleOneEnd, Check(f.finish()))
+}
+
+// What no program can be told to do wrong is done by hand: a state taken back,
+// which the database refuses, and a repository that is damaged.
+func TestPlantedByHand(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, options{servers: 1, hosts: 1})
+	h := f.hosts[0]
+	job := h.run(0)
+	f.settled()
+	// One statement: nobody sees the job waiting again.
+	_, err := f.db.ExecContext(t.Context(), `alter table jobs disable trigger jobs_moved;
+		update jobs set state = 'sent', finished_at = null where id = '`+job+`';
+		update jobs set state = 'succeeded', finished_at = now() where id = '`+job+`';
+		alter table jobs enable trigger jobs_moved`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packs, err := filepath.Glob(filepath.Join(f.gate.dir, h.repository, "data", "*", "*"))
+	if err != nil || len(packs) == 0 {
+		t.Fatal(packs, err)
+	}
+	if err := os.Remove(packs[0]); err != nil {
+		t.Fatal(err)
+	}
+	found := Check(f.finish())
+	bitten(t, "an end taken back", RuleForward, found)
+	bitten(t, "a pack lost", RuleSound, found)
 }
 
 func bitten(t *testing.T, plant, rule string, found []Violation) {
