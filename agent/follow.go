@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -139,7 +140,7 @@ func (f *follower) watch(ctx context.Context) (exitRecord, stepState, error) {
 			}
 		case <-tick.C:
 		}
-		f.deliverSignal()
+		f.deliverSignal(sup.done != nil)
 		if err := f.read(); err != nil {
 			return exitRecord{}, stepRunning, err
 		}
@@ -191,11 +192,15 @@ func (f *follower) interrupt(reason, detail string, killAfter time.Duration) {
 }
 
 // deliverSignal signals restic as soon as its process is known.
-func (f *follower) deliverSignal() {
-	if f.signal == 0 || !exists(f.dir.pidPath()) {
+func (f *follower) deliverSignal(supervised bool) {
+	if f.signal == 0 || (supervised && !exists(f.dir.pidPath())) {
 		return
 	}
-	if err := f.dir.signalGroup(f.signal); err != nil {
+	err := f.dir.signalGroup(f.signal)
+	if errors.Is(err, errUnknownProcess) {
+		return // at the next look
+	}
+	if err != nil {
 		f.r.cfg.Logger.Error("restic can't be signalled", "job.id", f.j.id, "err", err)
 	}
 	f.signal = 0

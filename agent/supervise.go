@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -205,25 +206,61 @@ func filledPipe(text string) (*os.File, error) {
 	return r, errors.Join(err, w.Close())
 }
 
-// processStart reads a process's start time (clock ticks since boot) from
-// /proc; 0 when there is no such process.
-func processStart(pid int) uint64 {
+// Fields of /proc/PID/stat that are of use here, counted behind the name.
+const (
+	groupField   = 5 - 3 // by proc(5), where the first behind the name is the third
+	sessionField = 6 - 3
+	startField   = 22 - 3
+)
+
+// processStat reads /proc/PID/stat from behind the name, which may hold
+// anything; nil when there is no such process.
+func processStat(pid int) []string {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0
+		return nil
 	}
-	// The name, in parentheses, may hold anything: count from behind it.
-	rest := string(raw)[strings.LastIndexByte(string(raw), ')')+1:]
-	fields := strings.Fields(rest)
-	const startField = 22 - 3 // the first field here is the third of proc(5)
+	fields := strings.Fields(string(raw)[strings.LastIndexByte(string(raw), ')')+1:])
 	if len(fields) <= startField {
+		return nil
+	}
+	return fields
+}
+
+// processStart is a process's start time in clock ticks since boot; 0 when
+// there is no such process.
+func processStart(pid int) uint64 {
+	stat := processStat(pid)
+	if stat == nil {
 		return 0
 	}
-	start, err := strconv.ParseUint(fields[startField], 10, 64)
+	start, err := strconv.ParseUint(stat[startField], 10, 64)
 	if err != nil {
 		return 0
 	}
 	return start
+}
+
+// orphan finds the restic of a supervisor that was killed before it could write
+// pid.json: it holds the step's lock and leads its process group, but not the
+// session, as its supervisor did.
+func (d stepDir) orphan() (processRecord, bool) {
+	lock, err := filepath.EvalSymlinks(d.lockPath())
+	if err != nil {
+		return processRecord{}, false
+	}
+	held, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is fine
+	for _, fd := range held {
+		if file, err := os.Readlink(fd); err != nil || file != lock {
+			continue
+		}
+		id := strings.Split(fd, "/")[2]
+		pid, _ := strconv.Atoi(id)
+		if stat := processStat(pid); stat != nil && stat[groupField] == id && stat[sessionField] != id {
+			return processRecord{PID: pid, StartTime: processStart(pid)}, true
+		}
+	}
+	return processRecord{}, false
 }
 
 // uncollected tells whether restic's process is still in the system's table.
@@ -239,6 +276,9 @@ func (d stepDir) uncollected() bool {
 	return start != 0 && start == p.StartTime
 }
 
+// errUnknownProcess: restic was started a moment ago, or is gone.
+var errUnknownProcess = errors.New("restic's process is not known")
+
 // signalGroup signals restic's process group, if that process still is the one
 // that was started.
 func (d stepDir) signalGroup(sig syscall.Signal) error {
@@ -247,8 +287,11 @@ func (d stepDir) signalGroup(sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
+	if !found {
+		p, found = d.orphan()
+	}
 	if !found || p.PID <= 1 {
-		return errors.New("restic's process is not known yet")
+		return errUnknownProcess
 	}
 	if start := processStart(p.PID); start == 0 || start != p.StartTime {
 		return nil // it has ended

@@ -95,6 +95,29 @@ func TestSupervisorKilledWhileTheAgentWatches(t *testing.T) {
 	b.onceOnly(run.JobID)
 }
 
+// A supervisor that dies at once leaves nobody's number.
+func TestCancelFindsAResticThatNobodyWroteDown(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.repository()
+	b.script(held)
+	b.start()
+	run := b.run(protocol.KindBackup)
+	b.accept(run)
+	step := b.runDirOf(run.JobID).step(1)
+	b.until("restic runs", func() bool { return b.count("starts") == 1 && exists(step.pidPath()) })
+	b.killSupervisor(run.JobID)
+	if err := os.Remove(step.pidPath()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.runner.Cancel(run.JobID); err != nil {
+		t.Fatal(err)
+	}
+	if end := b.result(run.JobID); end.Outcome != protocol.OutcomeCancelled {
+		t.Errorf("%+v\n%s", end, b.text(run.JobID))
+	}
+}
+
 // A process that got the number of a restic that is gone is neither watched nor
 // signalled.
 func TestAReusedPidFoolsNobody(t *testing.T) {
