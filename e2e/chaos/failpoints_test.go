@@ -103,9 +103,13 @@ func (f *fleet) ended(t *testing.T, job, want string) {
 func (h *host) newest(group int) string {
 	h.f.t.Helper()
 	id := ""
-	eventually(h.f.t, "the group has a job", func() bool {
-		return h.f.db.QueryRowContext(context.Background(), "select id::text from jobs where source_group_id = ? order by id desc limit 1", h.groups[group]).Scan(&id) == nil
-	})
+	eventually(h.f.t, "the group has a job", func() bool { id = h.last(group); return id != "" })
+	return id
+}
+
+// last is the group's newest job so far, "" for none.
+func (h *host) last(group int) (id string) {
+	_ = h.f.db.QueryRowContext(context.Background(), "select id::text from jobs where source_group_id = ? order by id desc limit 1", h.groups[group]).Scan(&id)
 	return id
 }
 
@@ -115,13 +119,19 @@ func TestServerFailpoints(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, options{hosts: 4})
 	const servers = "servers"
-	// The server that dies may be the one that was asked.
-	during := func(h *host) string {
+	// The server that dies may be the one that was asked, before or after it has
+	// made the job.
+	during := func(h *host) (job string) {
 		h.change(0)
-		if job, status := f.run(h, 0); status == 202 {
-			return job
-		}
-		return h.newest(0)
+		before := h.last(0)
+		eventually(t, "there is a new job", func() bool {
+			var status int
+			if job, status = f.run(h, 0); status != 202 {
+				job = h.last(0)
+			}
+			return job != before
+		})
+		return job
 	}
 	schedule := func(h *host) string {
 		// Again where the server that was asked died before it had made one.
