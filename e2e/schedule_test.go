@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/playwright-community/playwright-go"
@@ -45,7 +46,9 @@ func TestScheduleFromTheFormFires(t *testing.T) {
 		{"CRON_TZ=Mars/Olympus 0 2 * * *", "Mars/Olympus"},
 	} {
 		p.fill("When", bad.typed)
-		p.click(p.button("Add schedule"))
+		// The answer before must not come after the next is typed.
+		_, err := p.ExpectResponse(func(url string) bool { return strings.HasSuffix(url, "/schedules") }, func() error { return p.button("Add schedule").Click() })
+		p.must(err)
 		p.must(p.expect.Locator(p.field("When")).ToHaveAttribute("aria-invalid", "true"))
 		p.says(preview, bad.says)
 		p.must(p.expect.Locator(p.field("When")).ToHaveValue(bad.typed))

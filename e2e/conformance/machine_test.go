@@ -120,7 +120,7 @@ func bareMachine(t *testing.T, s *server, l link, seed uint64) *machine {
 	ctx := t.Context()
 	m := &machine{t: t, s: s, link: l, dir: t.TempDir(), log: &text{}, stop: func() {}}
 	m.write("source/a.txt", "alpha")
-	m.write("drips", "0\n")
+	m.write("drips", "1\n")
 	m.write("restic", fmt.Sprintf(wrapper, m.dir, must[string](t)(filepath.Abs("../../bin/restic"))))
 	if err := os.Chmod(m.path("restic"), 0o700); err != nil {
 		t.Fatal(err)
