@@ -208,20 +208,16 @@ func (r *Runner) Log(jobID string, after int64, maxBytes int) ([]protocol.LogLin
 
 // AckLog remembers that the server has the lines up to a number.
 func (r *Runner) AckLog(jobID string, seq int64) {
-	r.mu.Lock()
-	j, ok := r.jobs[jobID]
-	r.mu.Unlock()
-	if !ok {
-		return
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.ackedLog = max(j.ackedLog, seq)
+	r.ackLog(jobID, func(acked int64) int64 { return max(acked, seq) })
 }
 
 // rewindLog takes back that the server has more lines than up to a number: its
 // database was put back in time.
 func (r *Runner) rewindLog(jobID string, seq int64) {
+	r.ackLog(jobID, func(acked int64) int64 { return min(acked, max(seq, 0)) })
+}
+
+func (r *Runner) ackLog(jobID string, newest func(acked int64) int64) {
 	r.mu.Lock()
 	j, ok := r.jobs[jobID]
 	r.mu.Unlock()
@@ -230,7 +226,7 @@ func (r *Runner) rewindLog(jobID string, seq int64) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.ackedLog = min(j.ackedLog, max(seq, 0))
+	j.ackedLog = newest(j.ackedLog)
 }
 
 // AckFinished remembers that the server has the job's result: it is not

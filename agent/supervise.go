@@ -272,6 +272,12 @@ func (d stepDir) uncollected() bool {
 	// Where the agent is a container's first process, it is the heir that must
 	// collect; anywhere else this is an error and does nothing.
 	_, _ = syscall.Wait4(p.PID, nil, syscall.WNOHANG, nil)
+	return p.there()
+}
+
+// there tells whether the process is in the system's table, and not another
+// with its number.
+func (p processRecord) there() bool {
 	start := processStart(p.PID)
 	return start != 0 && start == p.StartTime
 }
@@ -293,7 +299,7 @@ func (d stepDir) signalGroup(sig syscall.Signal) error {
 	if !found || p.PID <= 1 {
 		return errUnknownProcess
 	}
-	if start := processStart(p.PID); start == 0 || start != p.StartTime {
+	if !p.there() {
 		return nil // it has ended
 	}
 	if err := syscall.Kill(-p.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
