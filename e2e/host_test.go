@@ -111,6 +111,28 @@ func (h *host) useRestic(args ...string) {
 	h.writeRestic(script)
 }
 
+// holdBackups writes the script anew: from the next start on a backup says a
+// word, so that it counts as running, and then waits until it is let go.
+func (h *host) holdBackups(args ...string) (letGo func()) {
+	h.t.Helper()
+	h.useRestic(args...)
+	hold := filepath.Join(h.dir, "hold")
+	if err := os.WriteFile(hold, nil, 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	script, err := os.ReadFile(h.restic)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	wait := fmt.Sprintf("if [ \"$1\" = backup ]; then echo held >&2; while [ -e '%s' ]; do sleep 0.05; done; fi\nexec ", hold)
+	h.writeRestic(strings.Replace(string(script), "exec ", wait, 1))
+	return func() {
+		if err := os.Remove(hold); err != nil {
+			h.t.Error(err)
+		}
+	}
+}
+
 // writeRestic puts any script in restic's place, at once for every new start.
 func (h *host) writeRestic(script string) {
 	h.t.Helper()

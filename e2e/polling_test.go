@@ -16,7 +16,7 @@ func TestAHostBehindAProxyWithoutUpgradesIsAFullCitizen(t *testing.T) {
 	t.Parallel()
 	proxy := before(t, suite.target)
 	proxy.Set(weather.Climate{Odds: map[weather.Fault]float64{weather.Strip: 1}})
-	h := proxy.target.newHost(t, slowly(4*1024)...)
+	h := proxy.target.newHost(t)
 	r := localRepo(t)
 	h.bind(r) // which waits for the init
 	p := newPage(t)
@@ -27,7 +27,8 @@ func TestAHostBehindAProxyWithoutUpgradesIsAFullCitizen(t *testing.T) {
 	p.says(main, "Linked by polling")
 	p.says(main, "No WebSocket: the server refused: the request came without its upgrade")
 
-	group := h.group("films", []string{writeFiles(t, h.dir+"/films", map[string]string{"a": noise(16 << 20), "b": noise(16 << 20)})})
+	group := h.group("films", []string{writeFiles(t, h.dir+"/films", songs(48))})
+	letGo := h.holdBackups(slowly(4 * 1024)...) // until somebody looks
 	p.click(p.button("Run now films"))
 	p.sees(p.button("Cancel the backup of films"))
 	p.click(p.Locator("#groups a[href^='/jobs/']").First())
@@ -35,6 +36,7 @@ func TestAHostBehindAProxyWithoutUpgradesIsAFullCitizen(t *testing.T) {
 	id := p.pathPart(2)
 	p.script(watchPercent)
 	p.says(p.Locator("#job [role=status]"), "Running")
+	letGo()
 	p.says(p.Locator("#job [role=status]"), "Good")
 	if seen := p.script("percentages").([]any); len(seen) < 3 {
 		t.Errorf("the page showed %v, want at least three percentages", seen)
@@ -48,6 +50,7 @@ func TestAHostBehindAProxyWithoutUpgradesIsAFullCitizen(t *testing.T) {
 	}
 
 	writeFiles(t, h.dir+"/films", map[string]string{"c": noise(24 << 20)})
+	h.useRestic(slowly(1024)...)
 	cancelled := h.run(group)
 	p.open("/jobs/" + cancelled)
 	p.sees(p.Locator("[data-percent]"))

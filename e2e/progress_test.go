@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// slowly makes restic take its time: small packs, and few bytes a second.
+// slowly makes restic take its time: small packs, and few bytes a second. An
+// interrupted restic still uploads the packs it has: not too few.
 func slowly(kibPerSecond int) []string {
 	return []string{"--pack-size=4", "--limit-upload=" + strconv.Itoa(kibPerSecond)}
 }
@@ -23,18 +24,24 @@ const watchPercent = `() => {
 	note();
 }`
 
+// songs are so many files of a MiB, which restic counts one after the other.
+func songs(n int) map[string]string {
+	files := map[string]string{}
+	for i := range n {
+		files["song-"+strconv.Itoa(i)] = noise(1 << 20)
+	}
+	return files
+}
+
 // A backup that takes a while: its page tells how far it is, then how it ended,
 // and the log line by line, without ever being loaded anew.
 func TestRunningJobIsWatchedToItsEnd(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, slowly(6*1024)...)
+	h := newHost(t)
 	r := localRepo(t)
 	h.bind(r)
-	files := map[string]string{}
-	for i := range 64 {
-		files["song-"+strconv.Itoa(i)] = noise(1 << 20)
-	}
-	h.group("music", []string{writeFiles(t, h.dir+"/music", files)})
+	letGo := h.holdBackups(slowly(6 * 1024)...) // until somebody looks
+	h.group("music", []string{writeFiles(t, h.dir+"/music", songs(64))})
 
 	p := newPage(t)
 	p.open("/hosts/" + h.id)
@@ -46,6 +53,7 @@ func TestRunningJobIsWatchedToItsEnd(t *testing.T) {
 	p.script(watchPercent)
 	p.mark()
 	p.says(p.Locator("#job [role=status]"), "Running")
+	letGo()
 	p.says(p.Locator("#job [role=status]"), "Good")
 	p.unreloaded()
 
@@ -96,7 +104,7 @@ func (p *page) logIsTrue(job string) {
 // Cancel stops restic, and leaves the repository as if nothing had been.
 func TestRunningJobIsCancelled(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, slowly(2*1024)...)
+	h := newHost(t, slowly(1024)...)
 	r := localRepo(t)
 	h.bind(r)
 	group := h.group("films", []string{writeFiles(t, h.dir+"/films", map[string]string{"a": noise(48 << 20)})})
