@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -93,6 +94,16 @@ func (p *page) note(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.errors = append(p.errors, text)
+}
+
+// forget takes back what the browser itself had to say about a fault that the
+// test made.
+func (p *page) forget(texts ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.errors = slices.DeleteFunc(p.errors, func(e string) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(e, text) })
+	})
 }
 
 // cookie is the session for a browser.

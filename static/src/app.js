@@ -29,7 +29,17 @@ function startAgain() {
 	say("lost");
 	clearTimeout(pingTimer);
 	const wait = Math.min(30_000, 500 * 2 ** attempt++) * (0.7 + 0.6 * Math.random());
-	setTimeout(() => htmx.trigger(live, "sse:start"), wait);
+	setTimeout(startWhenSeen, wait);
+}
+
+// A browser has six connections to a server and every tab holds one for its
+// stream: only a page that is seen does, the others start when they are.
+function startWhenSeen() {
+	if (!document.hidden) {
+		htmx.trigger(live, "sse:start");
+		return;
+	}
+	addEventListener("visibilitychange", startWhenSeen, { once: true });
 }
 
 // refused reloads the page, which then shows the login or what is missing; at
@@ -50,6 +60,8 @@ if (live) {
 	live.addEventListener("htmx:sse:after:connection", () => {
 		attempt = 0;
 		say("live");
+		// Hidden while it connected: hx-sse pauses when it is told.
+		setTimeout(() => document.hidden && document.dispatchEvent(new Event("visibilitychange")));
 	});
 	live.addEventListener("htmx:sse:before:message", (event) => {
 		const { message, connection } = event.detail;
@@ -81,7 +93,7 @@ if (live) {
 		pingTimer = 0;
 	});
 	// After htmx has read the page; a page that is about to go needs no stream.
-	addEventListener("DOMContentLoaded", () => setTimeout(() => htmx.trigger(live, "sse:start")));
+	addEventListener("DOMContentLoaded", () => setTimeout(startWhenSeen));
 }
 
 // --- Clicks ---------------------------------------------------------------
@@ -97,6 +109,24 @@ addEventListener("click", (event) => {
 addEventListener("keydown", (event) => {
 	if (event.repeat && event.key === "Enter" && event.target.closest?.("button")) event.preventDefault();
 }, true);
+
+// The button says that the server has been asked before the server says
+// anything; the answer, or what the page fetches because of it, replaces that.
+addEventListener("submit", (event) => {
+	const button = event.submitter;
+	if (!button?.dataset.busy || button.ariaBusy) return;
+	const [text] = button.childNodes;
+	const was = text.textContent;
+	button.style.minWidth = `${button.offsetWidth}px`;
+	button.ariaBusy = "true";
+	const asking = `${button.dataset.busy} `;
+	text.textContent = asking;
+	event.target.addEventListener("htmx:finally:request", () => {
+		button.style.minWidth = "";
+		button.ariaBusy = null;
+		if (text.textContent === asking) text.textContent = was;
+	}, { once: true });
+});
 
 addEventListener("click", (event) => {
 	const target = event.target;
