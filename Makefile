@@ -176,11 +176,13 @@ demo: $(RESTIC_STAMP) .system-packages build
 
 # --- test ---------------------------------------------------------------------
 
+# Many tests wait for a clock or a process of theirs: more at a time than there
+# are processors.
 test: tools
 	@$(MAKE) --no-print-directory lint
 	@mkdir -p test-results
 	$(BIN)/gotestsum --format pkgname --format-hide-empty-pkg --junitfile test-results/junit.xml -- \
-		-race -timeout 15m $(UNIT_PKGS)
+		-race -timeout 15m -parallel 8 $(UNIT_PKGS)
 	@$(MAKE) --no-print-directory e2e
 
 # With E2E_BASE_URL, E2E_USER and E2E_PASSWORD against that server; otherwise
