@@ -34,23 +34,28 @@ func within(t testing.TB, limit time.Duration, since time.Time, what string, so 
 // What is measured by the clock has the machine to itself: these run beside
 // each other, and before everything that runs in parallel.
 func TestByTheClock(t *testing.T) {
-	open, adapt := newServer(t, halfOpenPing), newServer(t, adaptTo)
+	open, servers := newServer(t, halfOpenPing), map[time.Duration]*server{}
+	for _, c := range cuts {
+		if servers[c.ping] == nil {
+			servers[c.ping] = newServer(t, c.ping)
+		}
+	}
 	t.Run("links", func(t *testing.T) {
 		t.Run("a half-open socket", func(t *testing.T) { t.Parallel(); halfOpenSocket(t, open) })
 		t.Run("a half-open poll", func(t *testing.T) { t.Parallel(); halfOpenPoll(t, open) })
-		for i, cut := range []time.Duration{adaptTo / 2, 2 * adaptTo, 4 * adaptTo} {
-			climate := weather.Climate{Idle: cut}
-			t.Run(fmt.Sprint("polls cut after ", cut), func(t *testing.T) {
+		for i, c := range cuts {
+			climate := weather.Climate{Idle: c.after}
+			t.Run(fmt.Sprint("polls cut after ", c.after), func(t *testing.T) {
 				t.Parallel()
-				m := newMachine(t, adapt, link{name: "polls", pin: agent.LinkPolling, climate: climate}, uint64(400+i))
+				m := newMachine(t, servers[c.ping], link{name: "polls", pin: agent.LinkPolling, climate: climate}, uint64(400+i))
 				m.start()
-				adaptedPolls(m, cut)
+				adaptedPolls(m, c)
 			})
-			t.Run(fmt.Sprint("sockets cut after ", cut), func(t *testing.T) {
+			t.Run(fmt.Sprint("sockets cut after ", c.after), func(t *testing.T) {
 				t.Parallel()
-				m := newMachine(t, adapt, link{name: "sockets", pin: agent.LinkWebSocket, climate: climate}, uint64(500+i))
+				m := newMachine(t, servers[c.ping], link{name: "sockets", pin: agent.LinkWebSocket, climate: climate}, uint64(500+i))
 				m.start()
-				adaptedPings(m, cut)
+				adaptedPings(m, c)
 			})
 		}
 	})
@@ -102,14 +107,17 @@ func halfOpenPoll(t *testing.T, s *server) {
 	}
 }
 
-// adaptTo is the interval of the server's pings; a poll would best last twice
-// as long. What is cut after twice and after four times the interval are the 30
-// and 60 s of an interval of 15 s.
-const adaptTo = time.Second
+// cut is how a proxy treats idle connections of a server that pings at this
+// interval; a poll would best last twice as long.
+type cut struct{ ping, after time.Duration }
+
+// cuts are a very short one and, in a fifteenth of the time, the 30 and 60 s of
+// an interval of 15 s.
+var cuts = []cut{{2 * time.Second, time.Second}, {time.Second, 2 * time.Second}, {time.Second, 4 * time.Second}}
 
 // adaptedPolls: the first polls may be cut, and teach how long the next may
 // last.
-func adaptedPolls(m *machine, cut time.Duration) {
+func adaptedPolls(m *machine, c cut) {
 	polls := func(n int) {
 		m.t.Helper()
 		eventually(m.t, fmt.Sprintf("poll %d", n), func() bool { return m.proxy.Happened(weather.Polled) >= n })
@@ -120,19 +128,19 @@ func adaptedPolls(m *machine, cut time.Duration) {
 	switch n := m.proxy.Happened(weather.Lost); {
 	case n != lost || n > 3:
 		m.t.Errorf("%d polls were cut, %d of the first three", n, lost)
-	case n == 0 && cut < adaptTo, n > 0 && cut > 3*adaptTo:
+	case n == 0 && c.after < c.ping, n > 0 && c.after > 3*c.ping:
 		m.t.Errorf("%d polls were cut", n)
 	}
 }
 
-func adaptedPings(m *machine, cut time.Duration) {
+func adaptedPings(m *machine, c cut) {
 	want := 0 // sockets that are cut before their pings fit
-	if cut < adaptTo {
+	if c.after < c.ping {
 		want = 1
 	}
 	eventually(m.t, "the first socket has ended", func() bool { return m.proxy.Happened(weather.Idle) >= want })
 	m.linked(protocol.LinkWebSocket)
-	<-time.After(cut*5/4 + adaptTo)
+	<-time.After(c.after*5/4 + c.ping)
 	if n := m.proxy.Happened(weather.Idle); n < want || n > 3*want {
 		m.t.Errorf("%d sockets were cut", n)
 	}

@@ -60,7 +60,7 @@ func TestClonesTakeTurnsAndRunEveryJobOnce(t *testing.T) {
 	for _, l := range links[:2] {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
-			s := newServer(t, 300*time.Millisecond)
+			s := newServer(t, time.Second)
 			one := newMachine(t, s, l, 1)
 			g := one.group("docs")
 			one.start()
@@ -127,7 +127,7 @@ func TestALostDiskIsAskedAboutItsBackup(t *testing.T) {
 	for _, l := range links[:2] {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
-			s := newServer(t, 300*time.Millisecond)
+			s := newServer(t, time.Second)
 			s.jobs.SettleAfter = 500 * time.Millisecond
 			m := newMachine(t, s, l, 1)
 			g := m.group("docs")
