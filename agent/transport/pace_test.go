@@ -15,7 +15,7 @@ import (
 // A middle box that cuts what says nothing for a while.
 func TestPollsAdaptToWhatCutsThem(t *testing.T) {
 	t.Parallel()
-	const limit = 200 * time.Millisecond
+	const limit = 400 * time.Millisecond
 	for name, cut := range map[string]func(http.ResponseWriter, *http.Request){
 		"hangs up": func(w http.ResponseWriter, _ *http.Request) { hangUp(w) },
 		"bad gateway": func(w http.ResponseWriter, _ *http.Request) {
@@ -27,7 +27,7 @@ func TestPollsAdaptToWhatCutsThem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o, c := newOffice(t)
-			o.welcome = protocol.Welcome{PingIntervalMS: 400, PollIntervalMS: 700}
+			o.welcome = protocol.Welcome{PingIntervalMS: 800, PollIntervalMS: 1400}
 			n := 0
 			o.fault = func(_ int, w http.ResponseWriter, r *http.Request) bool {
 				if !hasPath(r, "/commands") {

@@ -73,10 +73,17 @@ type bundle struct {
 	log    *lines
 }
 
+// setup is a server that offers a command again after a minute: what comes in a
+// test came for its own reason.
 func setup(t testing.TB) *bundle {
 	t.Helper()
+	return offering(t, time.Minute)
+}
+
+func offering(t testing.TB, again time.Duration) *bundle {
+	t.Helper()
 	b := &bundle{t: t, ctx: t.Context(), dbURL: modeltest.URL(t), log: &lines{}}
-	b.serve(modeltest.Sealer(t), 100*time.Millisecond)
+	b.serve(modeltest.Sealer(t), again)
 	return b
 }
 

@@ -94,7 +94,7 @@ func TestTheOlderOfTwoSocketsCountsForNothing(t *testing.T) {
 
 func TestADroppedAcceptanceIsAskedForAgain(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	b := offering(t, 100*time.Millisecond)
 	h, token := b.enrolled("web-1")
 	j := b.run(b.group(h, "www"))
 	c := b.link(token)
