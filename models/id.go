@@ -17,6 +17,7 @@ type ID[K any] uuid.UUID
 
 type (
 	userKind     struct{}
+	sessionKind  struct{}
 	tokenKind    struct{}
 	hostKind     struct{}
 	groupKind    struct{}
@@ -28,6 +29,7 @@ type (
 // The ids of the things this package keeps.
 type (
 	UserID     = ID[userKind]
+	SessionID  = ID[sessionKind]
 	TokenID    = ID[tokenKind]
 	HostID     = ID[hostKind]
 	GroupID    = ID[groupKind]
