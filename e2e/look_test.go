@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/playwright-community/playwright-go"
@@ -134,6 +135,9 @@ func (s *server) furnish(t *testing.T) []sight {
 	var waiting job
 	c.call("POST", at+"/source-groups/"+etc.ID+"/run", nil, http.StatusAccepted, &waiting)
 
+	s.as(t, "otto-who-has-a-rather-long-name", "operator")
+	otto := s.userPage(t, "otto")
+
 	host, other := "/hosts/"+h.id, "/hosts/"+away.ID
 	return []sight{
 		{"04-fleet", "/", nil},
@@ -175,7 +179,48 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"25-menu", "/", func(p *page) { p.click(p.Locator("header summary")) }},
 		{"26-not-there", "/hosts/nobody", nil},
 		{"27-retired", host + "/run-backup", nil},
+		{"60-settings", "/settings", nil},
+		{"61-password-wrong", "/settings/password", func(p *page) {
+			p.fill("Password until now", "not it")
+			p.fill("New password", "short")
+			p.fill("New password, once more", "short")
+			p.click(p.button("Change password"))
+			p.sees(p.Locator("#f-current-error"))
+		}},
+		{"62-sessions", "/settings/sessions", nil},
+		{"63-users", "/settings/users", nil},
+		{"64-user-wrong", "/settings/users/new", func(p *page) {
+			p.fill("User name", s.user)
+			p.fill("New password", "long enough")
+			p.fill("New password, once more", "long enough")
+			p.click(p.button("Add user"))
+			p.sees(p.Locator("#f-name-error"))
+		}},
+		{"65-user", otto, nil},
+		{"66-user-delete", otto, func(p *page) {
+			p.click(p.GetByRole(*playwright.AriaRoleLink, playwright.PageGetByRoleOptions{Name: "Delete otto"}))
+			p.sees(p.GetByRole(*playwright.AriaRoleHeading, playwright.PageGetByRoleOptions{Name: "Delete “otto"}))
+		}},
+		{"67-token-made", "/settings/tokens/new", func(p *page) {
+			p.fill("What it is for", "monitoring of "+p.at.user)
+			p.click(p.button("Make token"))
+			p.sees(p.Locator("#token"))
+		}},
+		{"68-tokens", "/settings/tokens", nil},
+		{"69-audit", "/settings/audit", nil},
+		{"70-audit-nothing", "/settings/audit?who=nobody&outcome=failed", nil},
 	}
+}
+
+// userPage is the path of the page of the user whose name begins so.
+func (s *server) userPage(t *testing.T, name string) string {
+	t.Helper()
+	a := s.api(t).send("GET", "/settings/users?q="+name, nil, "Accept", "text/html")
+	path := regexp.MustCompile(`/settings/users/[0-9a-f-]{36}`).Find(a.body)
+	if path == nil {
+		t.Fatalf("no user %s: status %d", name, a.status)
+	}
+	return string(path)
 }
 
 // inspect goes to a sight, takes its picture and finds fault with it.

@@ -38,13 +38,24 @@ func (h *Handlers) authorize(table map[string]access) echo.MiddlewareFunc {
 				return err
 			}
 			c.Set(identityKey, id)
-			if !id.Role.Allows(models.Role(need)) {
-				return &models.Error{Code: models.EForbidden, Message: "Your role (" + string(id.Role) + ") doesn't allow this; it takes the role " + string(need) + ". Ask an administrator."}
+			if err := allow(id, need); err != nil {
+				return err
 			}
 			c.SetRequest(c.Request().WithContext(api.WithIdentity(c.Request().Context(), id)))
 			return next(c)
 		}
 	}
+}
+
+// allow is EForbidden, in words, for a route that who asks may not use.
+func allow(id *models.Identity, need access) error {
+	switch {
+	case need != person && !id.Role.Allows(models.Role(need)):
+		return &models.Error{Code: models.EForbidden, Message: "Your role (" + string(id.Role) + ") doesn't allow this; it takes the role " + string(need) + ". Ask an administrator."}
+	case need == person && id.UserID.IsZero():
+		return &models.Error{Code: models.EForbidden, Message: "This is about a person's own account, and a program has none. Log in with a browser."}
+	}
+	return nil
 }
 
 // absent answers for what no row of the table has, even where somebody gave it
@@ -157,6 +168,10 @@ func (h *Handlers) keepAudit(c echo.Context, err error) {
 	}
 	if err != nil {
 		entry.Outcome = status(err)
+	}
+	entry.About, _ = c.Get(aboutKey).(string)
+	if made := c.Response().Header().Get("Location"); entry.Outcome == http.StatusCreated && made != "" {
+		entry.Target = made
 	}
 	switch id := who(c); {
 	case id != nil:

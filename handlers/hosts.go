@@ -96,6 +96,7 @@ func (h *Handlers) newHost(c echo.Context) error {
 
 func (h *Handlers) addHost(c echo.Context) error {
 	form := views.HostForm{Name: c.FormValue("name"), Labels: c.FormValue("labels"), ResticHost: c.FormValue("restic_host")}
+	noteTarget(c, strings.TrimSpace(form.Name))
 	host, err := models.AddHost(c.Request().Context(), h.DB, models.HostFields{
 		Name: form.Name, Labels: splitList(form.Labels), ResticHost: strings.TrimSpace(form.ResticHost),
 	})
@@ -228,5 +229,9 @@ func (h *Handlers) confirm(c echo.Context, status int, q views.Confirm) error {
 	if partial(c) {
 		return render(c, status, views.ConfirmDialog(q))
 	}
-	return render(c, status, views.ConfirmPage(h.page(c, q.Heading, views.NavFleet), q))
+	nav := views.NavFleet
+	if strings.HasPrefix(q.KeepURL, "/settings/") {
+		nav = views.NavSettings
+	}
+	return render(c, status, views.ConfirmPage(h.page(c, q.Heading, nav), q))
 }

@@ -24,7 +24,7 @@ func (h *Handlers) login(c echo.Context) error {
 	name, password := c.FormValue("username"), c.FormValue("password")
 	form := views.Login{Username: name}
 	if wait := h.throttle.begin(c.RealIP(), name); wait > 0 {
-		form.Error = fmt.Sprintf("Too many tries. Wait %d seconds, then try again.", int(wait.Seconds())+1)
+		form.Error = tooManyTries(wait)
 		c.Response().Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
 		return render(c, http.StatusTooManyRequests, views.LoginPage(h.page(c, "Log in", ""), form))
 	}
@@ -40,6 +40,10 @@ func (h *Handlers) login(c echo.Context) error {
 		return err
 	}
 	return h.signIn(c, user)
+}
+
+func tooManyTries(wait time.Duration) string {
+	return fmt.Sprintf("Too many tries. Wait %d seconds, then try again.", int(wait.Seconds())+1)
 }
 
 func (h *Handlers) signIn(c echo.Context, user *models.User) error {
@@ -60,6 +64,9 @@ func (h *Handlers) signIn(c echo.Context, user *models.User) error {
 
 func (h *Handlers) logout(c echo.Context) error {
 	if cookie, err := c.Cookie(h.cookieName(c.Request())); err == nil {
+		if id, err := models.SessionIdentity(c.Request().Context(), h.DB, cookie.Value); err == nil {
+			c.Set(identityKey, id) // for the audit
+		}
 		if err := models.EndSession(c.Request().Context(), h.DB, cookie.Value); err != nil {
 			return err
 		}
@@ -83,10 +90,8 @@ func (h *Handlers) setupPage(c echo.Context) error {
 func (h *Handlers) setup(c echo.Context) error {
 	form := views.Setup{Action: "/setup", Token: c.FormValue("token"), Username: c.FormValue("username")}
 	var user *models.User
-	var err error
-	if c.FormValue("password") != c.FormValue("password_again") {
-		err = models.Invalid("password_again", "is not the same as the password above: type both again")
-	} else {
+	err := sameTwice(c)
+	if err == nil {
 		user, err = models.SetUp(c.Request().Context(), h.DB, form.Token, form.Username, c.FormValue("password"))
 	}
 	if errs, bad := fieldErrors(err); bad {

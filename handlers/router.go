@@ -47,6 +47,7 @@ type access string
 const (
 	public   access = "public"   // everybody
 	agent    access = "agent"    // checked by the agents' own credential
+	person   access = "person"   // every user, for the own account; no API token
 	viewer   access = "viewer"   // and everybody above
 	operator access = "operator" // and everybody above
 	admin    access = "admin"
@@ -109,6 +110,27 @@ func (h *Handlers) routes() []route {
 		{"GET", "/jobs/:id", viewer, h.job},
 		{"POST", "/jobs/:id/cancel", operator, h.cancelJob},
 		{"GET", "/events", viewer, h.events},
+
+		{"GET", "/settings", viewer, h.settings},
+		{"GET", "/settings/password", person, h.passwordPage},
+		{"POST", "/settings/password", person, h.changePassword},
+		{"GET", "/settings/sessions", person, h.sessions},
+		{"POST", "/settings/sessions/:sid/end", person, h.endSession},
+		{"POST", "/settings/sessions/end-others", person, h.endOtherSessions},
+		{"GET", "/settings/users", admin, h.users},
+		{"GET", "/settings/users/new", admin, h.newUser},
+		{"POST", "/settings/users", admin, h.addUser},
+		{"GET", "/settings/users/:uid", admin, h.user},
+		{"POST", "/settings/users/:uid/role", admin, h.changeRole},
+		{"POST", "/settings/users/:uid/password", admin, h.resetPassword},
+		{"GET", "/settings/users/:uid/delete", admin, h.confirmDeleteUser},
+		{"POST", "/settings/users/:uid/delete", admin, h.deleteUser},
+		{"GET", "/settings/tokens", admin, h.tokens},
+		{"GET", "/settings/tokens/new", admin, h.newToken},
+		{"POST", "/settings/tokens", admin, h.addToken},
+		{"GET", "/settings/tokens/:tid/revoke", admin, h.confirmRevokeToken},
+		{"POST", "/settings/tokens/:tid/revoke", admin, h.revokeToken},
+		{"GET", "/settings/audit", admin, h.auditLog},
 
 		{"POST", "/agent/v1/enroll", agent, h.Agents.Enroll},
 		{"GET", "/agent/v1/ws", agent, h.Agents.WebSocket},

@@ -15,8 +15,9 @@ import (
 
 // The entries of the navigation.
 const (
-	NavFleet = "fleet"
-	NavJobs  = "jobs"
+	NavFleet    = "fleet"
+	NavJobs     = "jobs"
+	NavSettings = "settings"
 )
 
 // User is who looks at the page. The zero value is nobody: login and setup.

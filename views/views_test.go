@@ -171,6 +171,22 @@ func sampleSchedule(t *testing.T, cronError string) ScheduleForm {
 	return f
 }
 
+func sampleSessions(t *testing.T) Sessions {
+	return Sessions{Clock: sampleClock(t), NextCursor: "abc", Rows: []Session{
+		{ID: "s1", UserAgent: "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", Address: "192.0.2.7", CreatedAt: now.Add(-time.Hour), SeenAt: now, This: true},
+		{ID: "s2", UserAgent: "curl/8.14.1", Address: "2001:db8::7", CreatedAt: now.Add(-40 * time.Hour), SeenAt: now.Add(-20 * time.Hour)},
+	}}
+}
+
+func sampleAudit(t *testing.T) Audit {
+	return Audit{Clock: sampleClock(t), Subjects: []string{"Users", "Jobs"}, NextCursor: "abc", Rows: []AuditRow{
+		{ID: "a1", At: now, ActorKind: "user", ActorName: "anna", Words: "Delete a user", Route: "POST /settings/users/:uid/delete", About: []ui.Link{{Text: "otto"}}, Outcome: 303, Address: "192.0.2.7"},
+		{ID: "a2", At: now, ActorKind: "token", ActorName: "ci", Words: "Run a source group now", Route: "POST /x", About: []ui.Link{{Text: "web-01", URL: "/hosts/h1"}, {Text: "www"}}, Outcome: 409, Address: "192.0.2.8"},
+		{ID: "a3", At: now, ActorKind: "system", Words: "Log in", Route: "POST /login", Outcome: 401, Address: "192.0.2.9"},
+		{ID: "a4", At: now, ActorKind: "agent", Words: "Enrol an agent", Route: "POST /agent/v1/enroll", Outcome: 500, Address: "192.0.2.9"},
+	}}
+}
+
 // samples are all pages by the name they have in a test's output.
 func samples(t *testing.T) map[string]templ.Component {
 	t.Helper()
@@ -216,6 +232,21 @@ func samples(t *testing.T) map[string]templ.Component {
 		"job-failed":      JobPage(samplePage("Backup of www", NavJobs), sampleFailed(t), sampleLog(t)),
 		"job-done":        JobPage(samplePage("Backup of www", NavJobs), sampleDone(t), sampleLog(t)),
 		"failure":         FailurePage(samplePage("Not found", ""), Failure{Status: 404, Heading: "There is no such job", Cause: "Its host may have been deleted, or the address is mistyped.", Remedy: "Jobs are listed newest first.", Link: ui.Link{Text: "See all jobs", URL: "/jobs"}}),
+		"settings":        SettingsPage(samplePage("Settings", NavSettings), Settings{Person: true, Administers: true, Admins: 1, Viewers: 2}),
+		"password":        PasswordPage(samplePage("Change password", NavSettings), PasswordForm{Errors: Errors{"current": "Is not your password.", "password_again": "Is not the same."}}),
+		"sessions":        SessionsPage(samplePage("Sessions", NavSettings), sampleSessions(t)),
+		"users":           UsersPage(samplePage("Users", NavSettings), Users{Clock: sampleClock(t), NextCursor: "abc", Rows: []UserRow{{ID: "u1", Name: "anna", Role: "admin", You: true, Sessions: 2, CreatedAt: now, SeenAt: now}, {ID: "u2", Name: "otto", Role: "viewer", CreatedAt: now}}}),
+		"users-none":      UsersPage(samplePage("Users", NavSettings), Users{Clock: sampleClock(t), Query: "x"}),
+		"user-form":       UserFormPage(samplePage("Add user", NavSettings), UserForm{Name: "otto", Role: "operator", Errors: Errors{"name": "Taken.", "role": "No role."}}),
+		"user":            UserPage(samplePage("otto", NavSettings), UserPageState{UserRow: UserRow{ID: "u2", Name: "otto", Role: "viewer"}, Role: "viewer"}),
+		"user-self":       UserPage(samplePage("anna", NavSettings), UserPageState{UserRow: UserRow{ID: "u1", Name: "anna", Role: "admin", You: true}, Role: "viewer", Errors: Errors{"role": "This is the last administrator."}}),
+		"tokens":          TokensPage(samplePage("API tokens", NavSettings), Tokens{Clock: sampleClock(t), Rows: []TokenRow{{ID: "t1", Name: "monitoring", Role: "viewer", CreatedAt: now, LastUsedAt: now}}}),
+		"tokens-revoked":  TokensPage(samplePage("API tokens", NavSettings), Tokens{Clock: sampleClock(t), Revoked: true, Rows: []TokenRow{{ID: "t1", Name: "monitoring", Role: "viewer", CreatedAt: now, RevokedAt: now}}}),
+		"tokens-none":     TokensPage(samplePage("API tokens", NavSettings), Tokens{Clock: sampleClock(t)}),
+		"token-form":      TokenFormPage(samplePage("Make a token", NavSettings), TokenForm{ID: "t1", Role: "viewer", Errors: Errors{"name": "Is missing."}}),
+		"token-made":      TokenMadePage(samplePage("Token made", NavSettings), TokenMade{Name: "monitoring", Role: "viewer", Text: "rf_x", BaseURL: "https://fleet.example.net"}),
+		"audit":           AuditPage(samplePage("Audit log", NavSettings), sampleAudit(t)),
+		"audit-wrong":     AuditPage(samplePage("Audit log", NavSettings), Audit{Clock: sampleClock(t), Filter: AuditFilter{From: "x", Until: "y"}, Errors: Errors{"from": "Is not a day.", "until": "Is not a day."}}),
 		"retired":         RetiredPage(samplePage("Gone", ""), Retired{What: "Backing up a whole host", Replacement: "Each source group has its own Run now.", Link: ui.Link{Text: "Open the host", URL: "/hosts/h1"}}),
 	}
 }

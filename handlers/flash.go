@@ -1,0 +1,41 @@
+package handlers
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"resticfleet/views/ui"
+)
+
+// saidCookie carries what a form has to say over the redirect that follows it.
+const saidCookie = "said"
+
+// say has the next page tell what came of this form.
+func (h *Handlers) say(c echo.Context, title, text string) {
+	h.setSaid(c, url.QueryEscape(title+"\n"+text), 60)
+}
+
+func (h *Handlers) setSaid(c echo.Context, value string, seconds int) {
+	c.SetCookie(&http.Cookie{
+		Name: saidCookie, Value: value, Path: "/", MaxAge: seconds,
+		HttpOnly: true, Secure: h.secure(c.Request()), SameSite: http.SameSiteLaxMode,
+	})
+}
+
+// said is what the form before has to say, once; nil for nothing.
+func (h *Handlers) said(c echo.Context) *ui.Banner {
+	cookie, err := c.Cookie(saidCookie)
+	if err != nil {
+		return nil
+	}
+	h.setSaid(c, "", -1)
+	all, err := url.QueryUnescape(cookie.Value)
+	if err != nil {
+		return nil
+	}
+	title, text, _ := strings.Cut(all, "\n")
+	return &ui.Banner{State: ui.Good, Title: title, Text: text}
+}
