@@ -135,7 +135,7 @@ func (s *server) furnish(t *testing.T) []sight {
 	var waiting job
 	c.call("POST", at+"/source-groups/"+etc.ID+"/run", nil, http.StatusAccepted, &waiting)
 
-	s.as(t, "otto-who-has-a-rather-long-name", "operator")
+	s.as(t, "otto-with-a-name-that-nobody-thought-of-when-the-buttons-were-drawn", "operator")
 	otto := s.userPage(t, "otto")
 
 	host, other := "/hosts/"+h.id, "/hosts/"+away.ID
@@ -181,7 +181,7 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"27-retired", host + "/run-backup", nil},
 		{"60-settings", "/settings", nil},
 		{"61-password-wrong", "/settings/password", func(p *page) {
-			p.fill("Password until now", "not it")
+			p.fill("Current password", "not it")
 			p.fill("New password", "short")
 			p.fill("New password, once more", "short")
 			p.click(p.button("Change password"))
@@ -202,7 +202,7 @@ func (s *server) furnish(t *testing.T) []sight {
 			p.sees(p.GetByRole(*playwright.AriaRoleHeading, playwright.PageGetByRoleOptions{Name: "Delete “otto"}))
 		}},
 		{"67-token-made", "/settings/tokens/new", func(p *page) {
-			p.fill("What it is for", "monitoring of "+p.at.user)
+			p.fill("What it is for", "monitoring")
 			p.click(p.button("Make token"))
 			p.sees(p.Locator("#token"))
 		}},

@@ -59,12 +59,12 @@ func TestAColleagueComesAndGoes(t *testing.T) {
 	phone.logIn(name, first)
 	phone.path("/jobs")
 	here.open("/settings/password")
-	here.fill("Password until now", "not it")
+	here.fill("Current password", "not it")
 	here.fill("New password", second)
 	here.fill("New password, once more", second)
 	here.click(here.button("Change password"))
 	here.says(here.Locator("#f-current-error"), "not your password")
-	here.fill("Password until now", first)
+	here.fill("Current password", first)
 	here.fill("New password", second)
 	here.fill("New password, once more", second)
 	here.click(here.button("Change password"))
@@ -84,7 +84,7 @@ func TestAColleagueComesAndGoes(t *testing.T) {
 	phone.path("/jobs")
 
 	// The log knows all that, under the name and in words.
-	admin.click(admin.link("Settings"))
+	admin.open("/settings")
 	admin.click(admin.named(playwright.AriaRoleLink, "Audit log"))
 	admin.fill("Name", name)
 	_, err := admin.field("What").SelectOption(playwright.SelectOptionValues{Labels: &[]string{"Logging in"}})

@@ -15,7 +15,11 @@ func (h *Handlers) loginPage(c echo.Context) error {
 	if _, err := h.identify(c); err == nil {
 		return c.Redirect(http.StatusSeeOther, "/")
 	}
-	return render(c, http.StatusOK, views.LoginPage(h.page(c, "Log in", ""), views.Login{}))
+	users, err := models.HasUsers(c.Request().Context(), h.DB)
+	if err != nil {
+		return err
+	}
+	return render(c, http.StatusOK, views.LoginPage(h.page(c, "Log in", ""), views.Login{NobodyYet: !users}))
 }
 
 // login starts a new session; nothing of an older one is taken over, so a

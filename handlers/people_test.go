@@ -122,6 +122,15 @@ func TestTheSettingsShowWhatARoleMayUse(t *testing.T) {
 	}
 }
 
+// Who comes before the first administrator was set up is told the way.
+func TestTheFirstLoginSaysHowToBegin(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	wants(t, body(t, b.do("GET", "/login", nil)), "Nobody can log in yet", "setup-link")
+	b.visitor("anna", models.RoleAdmin)
+	lacks(t, body(t, b.do("GET", "/login", nil)), "Nobody can log in yet")
+}
+
 func TestAUserFormKeepsWhatWasTyped(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

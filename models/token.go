@@ -17,7 +17,7 @@ type APIToken struct {
 	Name      string
 	Role      Role
 	TokenHash []byte
-	CreatedAt time.Time  `bun:",nullzero"`
+	CreatedAt time.Time `bun:",nullzero"`
 	// LastUsedAt is true to the minute.
 	LastUsedAt *time.Time `bun:",nullzero"`
 	RevokedAt  *time.Time `bun:",nullzero"`
@@ -91,7 +91,7 @@ func TokenIdentity(ctx context.Context, db IDB, token string) (*Identity, error)
 	var t APIToken
 	err := db.NewSelect().Model(&t).Where("token_hash = ? and revoked_at is null", HashToken(token)).Scan(ctx)
 	if isNoRows(err) {
-		return nil, &Error{Code: EUnauthorized, Message: "This API token is not known or was revoked. Make one with `resticfleet token create`."}
+		return nil, &Error{Code: EUnauthorized, Message: "This API token is not known or was revoked. An administrator makes one in the settings."}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find token: %w", err)

@@ -12,6 +12,17 @@ import (
 // Errors are what was wrong with a form, by field name; "" is the whole form's.
 type Errors map[string]string
 
+// first is the first of the fields that has an error; without any it is the
+// first of all, where a form begins.
+func (e Errors) first(fields ...string) string {
+	for _, field := range fields {
+		if e[field] != "" {
+			return field
+		}
+	}
+	return fields[0]
+}
+
 // HostForm adds a host: POST /hosts with name, labels (comma separated) and,
 // folded away, restic_host.
 type HostForm struct {

@@ -3,6 +3,8 @@ package views
 // Login is the form of /login: fields username and password.
 type Login struct {
 	Username string
+	// NobodyYet is set before the first administrator was set up.
+	NobodyYet bool
 	// Error is why the last try failed, "" at first.
 	Error string
 }

@@ -76,6 +76,19 @@ func roleSentence(role string) string {
 	return ""
 }
 
+// ownRoleSentence says it to who has the role.
+func ownRoleSentence(role string) string {
+	switch role {
+	case "viewer":
+		return "You see hosts, jobs and logs, and change nothing."
+	case "operator":
+		return "You see everything, run and cancel jobs, and change source groups and schedules."
+	case "admin":
+		return "You see and change everything."
+	}
+	return ""
+}
+
 // roles in the order in which each includes the one before.
 var roles = []string{"viewer", "operator", "admin"}
 

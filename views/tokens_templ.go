@@ -90,7 +90,7 @@ func TokensPage(p Page, t Tokens) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = choiceLink("In use", "/settings/tokens", !t.Revoked).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = choiceLink("Valid", "/settings/tokens", !t.Revoked).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
