@@ -34,7 +34,10 @@ type Options struct {
 	Version  string
 	// Timezone is an IANA name; what the machine says if empty.
 	Timezone string
-	Logger   *slog.Logger
+	// BootID tells this start of the machine from any other; what the machine
+	// says if empty.
+	BootID string
+	Logger *slog.Logger
 	// Runner holds the runner's settings. StateDir, Key, Logger and Changed
 	// are filled in.
 	Runner RunnerConfig
@@ -88,6 +91,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Version == "" {
 		o.Version = "dev"
+	}
+	if o.BootID == "" {
+		o.BootID = bootID()
 	}
 	return o
 }
@@ -253,7 +259,7 @@ func (a *Agent) resticVersion(ctx context.Context) string {
 func (a *Agent) hello(ctx context.Context, reason string) protocol.Hello {
 	version, digest := a.scheduler.Applied()
 	return protocol.Hello{
-		Protocol: protocol.Version, JournalID: a.runner.JournalID(), Instance: a.instance,
+		Protocol: protocol.Version, JournalID: a.runner.JournalID(), Instance: a.instance, BootID: a.opts.BootID,
 		AgentVersion: a.opts.Version, ResticVersion: a.resticVersion(ctx),
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Timezone: a.zone,
 		AppliedScheduleVersion: version, ScheduleDigest: digest,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +22,9 @@ func TestCommandBecomesASnapshotAndItsStoryIsToldInOrder(t *testing.T) {
 	if hello.Protocol != protocol.Version || hello.JournalID == "" || hello.ResticVersion == "" || hello.Timezone != "Europe/Berlin" ||
 		hello.AgentVersion != "test" || hello.Jobs == nil || len(hello.Jobs) != 0 || hello.SentAt.IsZero() {
 		t.Errorf("hello: %+v", hello)
+	}
+	if _, err := os.Stat("/proc/sys/kernel/random/boot_id"); (err == nil) != (hello.BootID != "") {
+		t.Errorf("the machine's boot is %q (%v)", hello.BootID, err)
 	}
 	initial := b.run(protocol.KindInit)
 	s.send(protocol.TypeRun, initial)
@@ -77,7 +81,7 @@ func TestCommandBecomesASnapshotAndItsStoryIsToldInOrder(t *testing.T) {
 	}
 	stop()
 	b.agent()
-	if again := s.linked(3); len(again.Jobs) != 0 || again.JournalID != hello.JournalID {
+	if again := s.linked(3); len(again.Jobs) != 0 || again.JournalID != hello.JournalID || again.BootID != hello.BootID || again.Instance == hello.Instance {
 		t.Errorf("hello: %+v", again)
 	}
 	for _, secret := range []string{testPassword, testToken} {

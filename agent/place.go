@@ -28,6 +28,13 @@ func placeOf(dir string) place {
 	return p
 }
 
+// bootID names the start of the kernel that this agent runs on, which no two
+// machines share however alike their disks are. Containers have their host's, so
+// that one which is started anew is no new start, and copies on one host are told
+// apart by their place alone. Empty where the system has none, as outside Linux:
+// the time of the boot would not do, since clocks are set.
+func bootID() string { return fingerprint("/proc/sys/kernel/random/boot_id") }
+
 // fingerprint stands for a file's content, which is nobody's business: a
 // machine id is to be kept confidential.
 func fingerprint(path string) string {

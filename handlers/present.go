@@ -224,6 +224,9 @@ func presentJob(j *models.Job, h *models.Host, g *models.Group, id *models.Ident
 	if j.State == models.JobQueued && !h.Online(v.Clock.Now) {
 		v.WaitingFor = h.Name + " is not connected. The job goes there as soon as it is back."
 	}
+	if j.State == models.JobSent && j.AcceptedAt == nil && j.OfferAfter != nil && j.OfferAfter.After(v.Clock.Now) {
+		v.WaitingFor = h.Name + " was started anew after this was sent, or a copy of it has taken over. It is sent again in a few minutes, unless the machine that it was sent to comes back with it."
+	}
 	if p := j.Progress; p != nil && j.State == models.JobRunning {
 		v.Progress = &views.Progress{
 			Percent: p.Percent, FilesDone: p.FilesDone, TotalFiles: p.TotalFiles, BytesDone: p.BytesDone, TotalBytes: p.TotalBytes,

@@ -107,6 +107,10 @@ func (s *Service) tellSettled(ctx context.Context, host models.HostID, settled *
 		s.Log.WarnContext(ctx, "an agent does not know a job that was sent to its host: the repository is asked what became of it",
 			"host.id", host, "job.id", j.ID, "state", j.State, "journal", j.ClaimJournalID)
 	}
+	for _, j := range settled.Held {
+		s.Log.InfoContext(ctx, "a job was sent before this start of its machine, perhaps to another one: it waits for that one's agent before it is sent again",
+			"host.id", host, "job.id", j.ID, "until", j.OfferAfter)
+	}
 	for id, why := range settled.Refused {
 		s.Log.WarnContext(ctx, "a job that an agent reports has no place here", "host.id", host, "job.id", id, "reason", why.Error())
 	}

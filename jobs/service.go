@@ -27,8 +27,9 @@ type Config struct {
 	// 15 min by default. See models.Silence.
 	ExpireAfter, LostAfter time.Duration
 	// SettleAfter is how long a job waits for the agent it was sent to, once
-	// another one speaks for the host, before that one is asked about it; 2 min
-	// by default, LostAfter while the host counts as cloned.
+	// another one speaks for the host, before that one is asked about it, or,
+	// where it was never accepted, told to run it; 2 min by default, LostAfter
+	// while the host counts as cloned.
 	SettleAfter time.Duration
 }
 

@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,12 @@ func (b *bundle) says(h *models.Host, hello protocol.Hello) (*jobs.Link, []proto
 		b.t.Fatal(err)
 	}
 	return link, first
+}
+
+// listened moves the servers' common clock on, as their ticks would.
+func (b *bundle) listened(d time.Duration) {
+	b.t.Helper()
+	b.exec("update hearing set heard = heard + ?::interval", d.String())
 }
 
 // offers are the commands among messages, those that only ask marked by "?".
@@ -98,8 +105,7 @@ func TestAnotherJournalIsAskedAndNeverToldToRun(t *testing.T) {
 			b.wantCommands(0, link, j.ID)
 			c.so(b, link, j.ID)
 			before := b.job(j.ID)
-			b.exec("update hosts set last_seen_at = now() - interval '1 day'")
-			b.exec("update host_agents set seen_at = now() - interval '1 day'")
+			b.listened(24 * time.Hour)
 
 			_, first := b.says(h, protocol.Hello{JournalID: c.journal, Protocol: c.protocol, Instance: "after"})
 			now := b.job(j.ID)
@@ -172,8 +178,7 @@ func TestAnUnrecordedSnapshotIsAGoodOne(t *testing.T) {
 			j := b.run(g)
 			b.wantCommands(0, link, j.ID)
 			b.exec("update jobs set queued_at = now() - interval '3 hours', sent_at = now() - interval '3 hours' where id = ?", j.ID)
-			b.exec("update host_agents set seen_at = now() - interval '1 day'")
-			b.exec("update hosts set last_seen_at = now() - interval '1 day'")
+			b.listened(24 * time.Hour)
 			link, _ = b.says(h, protocol.Hello{JournalID: "second", Protocol: 2, Instance: "after"})
 			b.say(0, link, protocol.TypeAccepted, protocol.Accepted{JobID: j.ID.String(), JournalID: "second"})
 			made := time.Now().Add(-2 * time.Hour)
@@ -234,6 +239,189 @@ func TestTheAgentThatHadAJobMayComeBackForIt(t *testing.T) {
 	}
 }
 
+// A job that was sent and not accepted may be with the machine whose image the
+// next one is. What tells two such from one that was started anew is whether the
+// first comes back, for which it is given the time; a restart of the agent alone
+// is no news.
+func TestAJobIsLeftToTheMachineItWasSentTo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	type said struct {
+		instance, boot string
+		listened       time.Duration // before it is said
+		held           bool          // what it finds
+	}
+	for _, c := range []struct {
+		name   string
+		hellos []said // the job is claimed by the first
+	}{
+		{"restarts", []said{{instance: "a", boot: "x"}, {instance: "b", boot: "x"}, {instance: "c", boot: "x"}}},
+		{"another boot", []said{{instance: "a", boot: "x"}, {instance: "b", boot: "y", held: true}}},
+		{"another boot, later", []said{{instance: "a", boot: "x"}, {instance: "b", boot: "y", held: true, listened: time.Minute}, {instance: "b", boot: "y", listened: 2 * time.Minute}}},
+		{"another boot after a long silence", []said{{instance: "a", boot: "x"}, {instance: "b", boot: "y", listened: 3 * time.Minute}}},
+		{"another boot of an agent that knows none", []said{{instance: "a"}, {instance: "b", boot: "y"}}},
+		{"an agent that knows no boot", []said{{instance: "a", boot: "x"}, {instance: "b"}}},
+		{"old agents", []said{{}, {}}},
+		{"restarted there", []said{{instance: "a", boot: "x"}, {instance: "b", boot: "y", held: true}, {instance: "c", boot: "y", held: true}}},
+		{"restarted here first", []said{{instance: "a", boot: "x"}, {instance: "b", boot: "x"}, {instance: "c", boot: "y", held: true}}},
+		{"three machines", []said{{instance: "a", boot: "x"}, {instance: "b", boot: "y", held: true}, {instance: "c", boot: "z", held: true}}},
+		{"three machines, of which two had it", []said{
+			{instance: "a", boot: "x"}, {instance: "b", boot: "y", listened: 3 * time.Minute}, {instance: "c", boot: "z", held: true},
+		}},
+	} {
+		for _, transport := range []string{protocol.LinkWebSocket, protocol.LinkPolling} {
+			t.Run(c.name+", "+transport, func(t *testing.T) {
+				b.t = t
+				name := "host-" + models.NewID[models.JobID]().String()
+				h := b.host(name, "/srv/"+name)
+				hello := func(server int, s said) []protocol.Envelope {
+					b.listened(s.listened)
+					link, first, err := b.servers[server].Hello(b.ctx, h, transport, protocol.Hello{JournalID: "j", Protocol: 2, Instance: s.instance, BootID: s.boot})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return append(first, must[[]protocol.Envelope](t)(b.servers[server].Outgoing(b.ctx, link))...)
+				}
+				j := b.run(b.group(h, "www"))
+				if got := b.offers(hello(0, c.hellos[0])); !slices.Contains(got, j.ID.String()) {
+					t.Fatalf("claimed: %v", got)
+				}
+				for i, s := range c.hellos[1:] {
+					got := b.offers(hello((i+1)%2, s))
+					if s.held != (len(got) == 0) || slices.Contains(got, j.ID.String()+"?") {
+						t.Errorf("%+v: offered %v", s, got)
+					}
+					after := b.job(j.ID).OfferAfter
+					if s.held != (after != nil) || (s.held && time.Until(*after) > 2*time.Minute) {
+						t.Errorf("%+v: left to another until %v", s, after)
+					}
+				}
+				if now := b.job(j.ID); now.State != models.JobSent || now.AcceptedAt != nil || now.SettleAfter != nil {
+					t.Errorf("it is %+v", now)
+				}
+			})
+		}
+	}
+}
+
+// A machine that was started anew between sending and acceptance has its job
+// once the time has passed, by the slow look of any server.
+func TestAfterARebootTheJobIsSentAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("web-1", "/srv/repo")
+	link, _ := b.says(h, protocol.Hello{JournalID: "j", Protocol: 2, Instance: "one", BootID: "x"})
+	j := b.run(b.group(h, "www"))
+	b.wantCommands(0, link, j.ID)
+	log := b.logOf(0)
+	link, _ = b.says(h, protocol.Hello{JournalID: "j", Protocol: 2, Instance: "two", BootID: "y"})
+	if !strings.Contains(log(), "before this start of its machine") {
+		t.Errorf("the log says nothing: %s", log())
+	}
+	work := func() int {
+		return len(must[[]models.HostID](t)(models.HostsWithWork(b.ctx, b.db, []models.HostID{h.ID})))
+	}
+	b.exec("update jobs set offered_at = now() - interval '1 day'")
+	if n := work(); n != 0 {
+		t.Error("there is said to be work before the time")
+	}
+	b.wantCommands(1, link)
+	b.exec("update jobs set offer_after = now()")
+	if n := work(); n != 1 {
+		t.Error("nobody looks when its time has come")
+	}
+	b.wantCommands(1, link, j.ID)
+	b.wantCommands(0, link)
+	b.say(1, link, protocol.TypeAccepted, protocol.Accepted{JobID: j.ID.String(), JournalID: "j"})
+	if n := work(); n != 0 {
+		t.Error("there is said to be work once it was accepted")
+	}
+	if now := b.job(j.ID); now.ClaimInstance != "two" || now.AcceptedAt == nil {
+		t.Errorf("accepted as %+v", now)
+	}
+}
+
+// The time in which no server listened is none in which the first machine could
+// have come back.
+func TestTheTimeWithoutAServerIsNoSilence(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, accepted := range []bool{false, true} {
+		name := fmt.Sprintf("accepted-%v", accepted)
+		h := b.host(name, "/srv/"+name)
+		link, _ := b.says(h, protocol.Hello{JournalID: "j", Protocol: 2, Instance: "one", BootID: "x"})
+		j := b.run(b.group(h, "www"))
+		b.wantCommands(0, link, j.ID)
+		if accepted {
+			b.say(0, link, protocol.TypeAccepted, protocol.Accepted{JobID: j.ID.String(), JournalID: "j"})
+		}
+		b.exec("update hosts set last_seen_at = now() - interval '1 day'")
+		b.exec("update host_agents set seen_at = now() - interval '1 day'")
+		_, first := b.says(h, protocol.Hello{JournalID: "j", Protocol: 2, Instance: "two", BootID: "y"})
+		if got := b.offers(first); len(got) != 0 {
+			t.Errorf("accepted %v: offered %v", accepted, got)
+		}
+		if now := b.job(j.ID); (now.OfferAfter == nil) == !accepted || (now.SettleAfter == nil) == accepted {
+			t.Errorf("accepted %v: offered after %v, settled after %v", accepted, now.OfferAfter, now.SettleAfter)
+		}
+	}
+}
+
+// The first machine comes back: it keeps the job if it has it, and is sent it
+// again if it never came; the other one has nothing to do with it.
+func TestTheFirstMachineComesBackForItsJob(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, has := range []bool{true, false} {
+		name := fmt.Sprintf("has-%v", has)
+		h := b.host(name, "/srv/"+name)
+		one := protocol.Hello{JournalID: "j", Protocol: 2, Instance: "one", BootID: "x"}
+		two := protocol.Hello{JournalID: "j", Protocol: 2, Instance: "two", BootID: "y"}
+		link, _ := b.says(h, one)
+		j := b.run(b.group(h, "www"))
+		b.wantCommands(0, link, j.ID)
+		b.says(h, two)
+		want := []string{j.ID.String()}
+		if has {
+			one.Jobs, want = []protocol.HelloJob{{JobID: j.ID.String(), State: protocol.JobRunning}}, []string{}
+		}
+		_, first := b.says(h, one)
+		now := b.job(j.ID)
+		if got := b.offers(first); !slices.Equal(got, want) || now.ClaimInstance != "one" || now.OfferAfter != nil || (now.State == models.JobRunning) != has {
+			t.Errorf("has it %v: offered %v, it is %+v", has, got, now)
+		}
+		if !must[*models.Host](t)(models.FindHost(b.ctx, b.db, h.ID)).Cloned(time.Now()) {
+			t.Error("nobody says that they are two")
+		}
+		if _, first = b.says(h, two); len(b.offers(first)) != 0 {
+			t.Errorf("has it %v: the other one is offered %v", has, b.offers(first))
+		}
+	}
+}
+
+// A job that was sent to both, and accepted by none, is asked about only when
+// the one that doesn't speak had its time.
+func TestAJobThatWentToBothIsNotAskedAboutAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("web-1", "/srv/repo")
+	one := protocol.Hello{JournalID: "j", Protocol: 2, Instance: "one", BootID: "x"}
+	link, _ := b.says(h, one)
+	j := b.run(b.group(h, "www"))
+	b.wantCommands(0, link, j.ID)
+	b.listened(3 * time.Minute)
+	if _, first := b.says(h, protocol.Hello{JournalID: "j", Protocol: 2, Instance: "two", BootID: "y"}); len(b.offers(first)) != 1 {
+		t.Fatal("the second was never sent it")
+	}
+	_, first := b.says(h, one)
+	if got := b.offers(first); len(got) != 0 {
+		t.Errorf("offered %v", got)
+	}
+	if now := b.job(j.ID); now.SettleAfter == nil || time.Until(*now.SettleAfter) < 10*time.Minute {
+		t.Errorf("asked about after %v", now.SettleAfter)
+	}
+}
+
 func TestARepositoryThatIsGoneCantBeAsked(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -242,8 +430,7 @@ func TestARepositoryThatIsGoneCantBeAsked(t *testing.T) {
 	j := b.run(b.group(h, "www"))
 	b.wantCommands(0, link, j.ID)
 	must[*models.HostRepository](t)(b.servers[0].BindRepository(b.ctx, h.ID, models.RepositoryFields{URL: "/srv/other", Password: "correct horse"}))
-	b.exec("update host_agents set seen_at = now() - interval '1 day'")
-	b.exec("update hosts set last_seen_at = now() - interval '1 day'")
+	b.listened(24 * time.Hour)
 	_, first := b.says(h, protocol.Hello{JournalID: "second", Protocol: 2, Instance: "two"})
 	if now := b.job(j.ID); slices.Contains(b.offers(first), j.ID.String()+"?") || now.State != models.JobLost || !strings.Contains(now.Error, "another repository now") {
 		t.Errorf("it is %s: %s", now.State, now.Error)

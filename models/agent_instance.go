@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"resticfleet/agent/protocol"
@@ -62,15 +63,17 @@ func MeetAgent(ctx context.Context, tx IDB, host HostID, hello protocol.Hello, r
 		if err != nil {
 			return false, err
 		}
-		_, err = tx.ExecContext(ctx, "update host_agents set replaced_at = now(), seen_at = greatest(seen_at, ?) where host_id = ? and instance = ?",
+		_, err = tx.ExecContext(ctx, `update host_agents set replaced_at = now(), seen_at = greatest(seen_at, ?),
+			heard = greatest(heard, (select heard from hosts where id = host_id)) where host_id = ? and instance = ?`,
 			last.LastSeenAt, host, last.AgentInstance)
 		if err != nil {
 			return false, fmt.Errorf("meet agent: %w", err)
 		}
 	}
-	_, err = tx.ExecContext(ctx, `insert into host_agents (host_id, instance, clock_skew_ms, seen_at) values (?, ?, ?, now())
-		on conflict (host_id, instance) do update set clock_skew_ms = excluded.clock_skew_ms, seen_at = now(), replaced_at = null`,
-		host, instance, sentAt.Sub(receivedAt).Milliseconds())
+	_, err = tx.ExecContext(ctx, `insert into host_agents (host_id, instance, boot_id, clock_skew_ms, seen_at, heard) values (?, ?, ?, ?, now(), `+heardNow+`)
+		on conflict (host_id, instance) do update set boot_id = excluded.boot_id, clock_skew_ms = excluded.clock_skew_ms,
+			seen_at = now(), heard = excluded.heard, replaced_at = null`,
+		host, instance, clip(hello.BootID), sentAt.Sub(receivedAt).Milliseconds())
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `delete from host_agents where host_id = ? and instance not in
 			(select instance from host_agents where host_id = ? order by seen_at desc limit ?)`, host, host, keptAgents)
@@ -103,20 +106,63 @@ func takesOver(ctx context.Context, tx IDB, host HostID, instance string, sentAt
 	return true, nil
 }
 
-// agentsSeen is when each of a host's agents was last heard of.
-func agentsSeen(ctx context.Context, tx IDB, host HostID) (map[string]time.Time, error) {
-	var rows []struct {
-		Instance string
-		SeenAt   time.Time
+// agent is a process that speaks or spoke for a host.
+type agent struct {
+	Instance string
+	BootID   string
+	SeenAt   time.Time
+	// Silent is for how many seconds it was not heard while a server listened.
+	Silent float64
+}
+
+// agentsOf are the one that speaks for a host, and the newest of those before.
+func agentsOf(ctx context.Context, tx IDB, host *Host) (speaks agent, former []agent, err error) {
+	err = tx.NewRaw("select instance, boot_id, seen_at, extract(epoch from "+heardNow+" - heard) as silent from host_agents where host_id = ?", host.ID).Scan(ctx, &former)
+	if err != nil {
+		return agent{}, nil, fmt.Errorf("agents of host: %w", err)
 	}
-	if err := tx.NewRaw("select instance, seen_at from host_agents where host_id = ?", host).Scan(ctx, &rows); err != nil {
-		return nil, fmt.Errorf("agents of host: %w", err)
+	former = slices.DeleteFunc(former, func(a agent) bool {
+		if a.Instance == host.AgentInstance {
+			speaks = a
+		}
+		return a.Instance == host.AgentInstance
+	})
+	return speaks, former, nil
+}
+
+// holders are those of the agents that may have a job: the one that it was sent
+// to, or, where those were several, whoever was seen since then.
+func holders(agents []agent, j *Job) (may []agent) {
+	for _, a := range agents {
+		if a.Instance == j.ClaimInstance || (j.ClaimInstance == "" && j.SentAt != nil && !a.SeenAt.Before(*j.SentAt)) {
+			may = append(may, a)
+		}
 	}
-	seen := map[string]time.Time{}
-	for _, r := range rows {
-		seen[r.Instance] = r.SeenAt
+	return may
+}
+
+// elsewhere are those of some agents that belong to another boot than a, where
+// both are known. An agent of the same boot has ended: its machine goes on, and
+// it was started anew.
+func (a agent) elsewhere(some []agent) (others []agent) {
+	for _, other := range some {
+		if a.BootID != "" && other.BootID != "" && other.BootID != a.BootID {
+			others = append(others, other)
+		}
 	}
-	return seen, nil
+	return others
+}
+
+// comeBack is until when some agents may come back: so long after they were
+// last heard, not counting the time in which no server listened.
+func comeBack(some []agent, within time.Duration, now time.Time) time.Time {
+	at := now
+	for _, a := range some {
+		if t := now.Add(within - time.Duration(a.Silent*float64(time.Second))); t.After(at) {
+			at = t
+		}
+	}
+	return at
 }
 
 // forgetAgents begins anew: whoever enrols now is the host's only agent.

@@ -119,8 +119,11 @@ type Job struct {
 	// SettleAfter is set while a job waits for what its repository knows of it;
 	// such a one is never sent to be run.
 	SettleAfter *time.Time
-	OfferedAt   *time.Time `bun:",scanonly"`
-	Gate        *string    `bun:",scanonly"`
+	// OfferAfter is until when one that was not accepted is left to the agent
+	// that it was sent to; see Settle.
+	OfferAfter *time.Time
+	OfferedAt  *time.Time `bun:",scanonly"`
+	Gate       *string    `bun:",scanonly"`
 
 	SnapshotID  string
 	ExitCode    *int

@@ -143,10 +143,11 @@ func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, ge
 	return claimed, nil
 }
 
-// Reoffer returns the claimed jobs that the agent has not accepted, and those
-// that it is to be asked about (SettleAfter), that were last offered over an
-// older link, or longer ago than after, and marks them as offered now. Once a
-// job went to several agents it belongs to none.
+// Reoffer returns the claimed jobs that the agent has not accepted and that are
+// not left to another (OfferAfter), and those that it is to be asked about
+// (SettleAfter), that were last offered over an older link, or longer ago than
+// after, and marks them as offered now. Once a job went to several agents it
+// belongs to none.
 func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after time.Duration) ([]*Job, error) {
 	var jobs []*Job
 	err := Tx(ctx, db, func(tx IDB) error {
@@ -156,7 +157,8 @@ func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after t
 		}
 		err := tx.NewRaw(`update jobs set offered_at = now(), claim_generation = ?,
 				claim_instance = case when claim_instance = (select agent_instance from hosts where id = host_id) then claim_instance else '' end
-			where host_id = ? and (settle_after <= now() or (settle_after is null and state = 'sent' and accepted_at is null))
+			where host_id = ? and (settle_after <= now()
+					or (settle_after is null and state = 'sent' and accepted_at is null and (offer_after <= now() or offer_after is null)))
 				and (claim_generation <> ? or offered_at < now() - ?::interval)
 			returning *`, generation, host, generation, interval(after)).Scan(ctx, &jobs)
 		if err != nil {
@@ -185,7 +187,7 @@ func HostsWithWork(ctx context.Context, db IDB, linked []HostID) ([]HostID, erro
 		return nil, nil
 	}
 	err := db.NewRaw(`select host_id from jobs where host_id in (?) and (state = 'queued'
-			or (state = 'sent' and accepted_at is null and settle_after is null) or (state in ('sent', 'running') and cancel_requested_at is not null))
+			or (state = 'sent' and accepted_at is null and settle_after is null and (offer_after <= now() or offer_after is null)) or (state in ('sent', 'running') and cancel_requested_at is not null))
 		union
 		select host_id from jobs where host_id in (?) and settle_after <= now()
 		union

@@ -294,6 +294,9 @@ type Settlement struct {
 	// ToSettle are the jobs that the agent no longer knows, and that it is asked
 	// about.
 	ToSettle []*Job
+	// Held are the jobs that are left for a while to another agent, to which
+	// they were sent.
+	Held []*Job
 	// Cancels are the jobs that the agent should end.
 	Cancels []JobID
 	// Stored is what is here of each job that the agent told of.

@@ -15,7 +15,8 @@ const settleProtocol = 2
 const unknownFor = 30 * 24 * time.Hour
 
 // Patience is how long the agent that a job was sent to may be out of sight
-// before another one that speaks for its host is asked about the job.
+// before another one that speaks for its host is asked about the job, or told
+// to run it.
 type Patience struct {
 	// Replaced is for an agent that another one took over from: it may be a
 	// second machine, and then it comes back.
@@ -25,11 +26,15 @@ type Patience struct {
 }
 
 // unreported settles the jobs that were sent to the host's agent and that its
-// hello doesn't name. One that it can't have had is offered again: never
-// accepted, and claimed under the same journal. Any other may have run where
-// nobody remembers it (on a disk that was replaced or rolled back, on another
-// machine with the same identity), so that it is never run again: what became
-// of it is asked of the repository. An agent that can't ask leaves it lost.
+// hello doesn't name. One that was never accepted, and was claimed under the
+// same journal, is offered again: at once to an agent of the same boot. After
+// another boot that journal may be on two disks, and the job with the agent on
+// the other one, which is given the time to come back for it: a machine that was
+// only started anew has its job later, and of two that are as like as an image
+// can make them only one has it. Any other may have run where nobody remembers
+// it (on a disk that was replaced or rolled back, on another machine with the
+// same identity), so that it is never run again: what became of it is asked of
+// the repository. An agent that can't ask leaves it lost.
 func (s *Settlement) unreported(ctx context.Context, tx IDB, host *Host, known map[JobID]bool, p Patience) error {
 	var jobs []*Job
 	err := tx.NewSelect().Model(&jobs).Where(`host_id = ? and (state in ('sent', 'running')
@@ -39,29 +44,25 @@ func (s *Settlement) unreported(ctx context.Context, tx IDB, host *Host, known m
 	if err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
-	seen, err := agentsSeen(ctx, tx, host.ID)
+	speaks, former, err := agentsOf(ctx, tx, host)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
+	patience := p.Replaced
+	if host.Cloned(now) {
+		patience = p.Cloned
+	}
 	var lost []*Job
 	for _, j := range jobs {
+		may := holders(former, j)
 		switch {
 		case known[j.ID]:
 			continue
 		case !j.State.Ended() && j.AcceptedAt == nil && j.ClaimJournalID == host.JournalID && (!host.Cloned(now) || j.ClaimInstance == host.AgentInstance):
-			// Reoffer's. Perhaps it was to be settled while another agent spoke.
-			_, err = tx.ExecContext(ctx, "update jobs set settle_after = null where id = ? and settle_after is not null", j.ID)
+			err = s.leave(ctx, tx, j, comeBack(speaks.elsewhere(may), p.Replaced, now), now)
 		case host.AgentProtocol >= settleProtocol:
-			after := now
-			if at, ok := seen[j.ClaimInstance]; ok && j.ClaimInstance != host.AgentInstance {
-				if host.Cloned(now) {
-					after = at.Add(p.Cloned)
-				} else {
-					after = at.Add(p.Replaced)
-				}
-			}
-			_, err = tx.ExecContext(ctx, "update jobs set settle_after = ? where id = ?", after, j.ID)
+			_, err = tx.ExecContext(ctx, "update jobs set settle_after = ? where id = ?", comeBack(may, patience, now), j.ID)
 			s.ToSettle = append(s.ToSettle, j)
 		case !j.State.Ended():
 			err = tx.NewRaw(`update jobs set state = 'lost', finished_at = now(), error_code = ?, error = ? where id = ? returning *`,
@@ -77,6 +78,19 @@ func (s *Settlement) unreported(ctx context.Context, tx IDB, host *Host, known m
 	return keepLost(ctx, tx, lost)
 }
 
+// leave leaves a job to Reoffer, from a time on. Perhaps it was to be settled
+// while another agent spoke.
+func (s *Settlement) leave(ctx context.Context, tx IDB, j *Job, from, now time.Time) error {
+	j.OfferAfter = nil
+	if from.After(now) {
+		j.OfferAfter = &from
+		s.Held = append(s.Held, j)
+	}
+	_, err := tx.ExecContext(ctx, "update jobs set settle_after = null, offer_after = ? where id = ? and (settle_after is not null or offer_after is distinct from ?)",
+		j.OfferAfter, j.ID, j.OfferAfter)
+	return err
+}
+
 // Error codes of lost jobs.
 const (
 	codeHostSilent  = "host_silent"
@@ -85,7 +99,7 @@ const (
 
 // taken keeps that the agent of this hello has a job; see JobAccepted.
 func taken(ctx context.Context, tx IDB, host *Host, id JobID) error {
-	_, err := tx.ExecContext(ctx, `update jobs set claim_journal_id = ?, claim_instance = ?, settle_after = null,
+	_, err := tx.ExecContext(ctx, `update jobs set claim_journal_id = ?, claim_instance = ?, settle_after = null, offer_after = null,
 		accepted_at = coalesce(accepted_at, case when settle_after is not null then sent_at end) where id = ?`,
 		host.JournalID, host.AgentInstance, id)
 	if err != nil {

@@ -15,9 +15,10 @@ import (
 // Version is sent in hello and welcome. History:
 //
 //	1  2026-11  first version
-//	2  2026-11  hello names the agent's process and tells what its jobs are;
-//	            welcome tells which log lines are stored; command.run may ask
-//	            what became of a job (settle) instead of running it
+//	2  2026-11  hello names the agent's process and its machine's boot, and
+//	            tells what its jobs are; welcome tells which log lines are
+//	            stored; command.run may ask what became of a job (settle)
+//	            instead of running it
 const Version = 2
 
 // MaxFrame is the largest frame or HTTP message body, in bytes, that either
@@ -107,7 +108,11 @@ type Hello struct {
 	JournalID string `json:"journal_id"`
 	// Instance is random, one for each process of an agent: a former one that
 	// comes back tells a cloned machine from a restart.
-	Instance      string `json:"instance,omitempty"`
+	Instance string `json:"instance,omitempty"`
+	// BootID names the start of the machine that the agent runs in: a job that
+	// went to an agent of another start may be with another machine. Empty
+	// where it is not known, which says nothing.
+	BootID        string `json:"boot_id,omitempty"`
 	AgentVersion  string `json:"agent_version"`
 	ResticVersion string `json:"restic_version"`
 	OS            string `json:"os"`

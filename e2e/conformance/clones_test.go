@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"database/sql"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"resticfleet/agent"
 	"resticfleet/agent/protocol"
+	"resticfleet/e2e/weather"
 	"resticfleet/models"
 )
 
@@ -30,6 +32,24 @@ func (m *machine) clone() *machine {
 	if err := os.CopyFS(twin.path("state"), os.DirFS(m.path("state"))); err != nil {
 		m.t.Fatal(err)
 	}
+	return twin
+}
+
+// image is a second machine made of the first one's image, so alike that the
+// journal is at home on both: nothing but its boot is its own. It has its own
+// way to the server.
+func (m *machine) image() *machine {
+	m.t.Helper()
+	twin := m.clone()
+	twin.boot = "a boot of the image"
+	twin.proxy = must[*weather.Proxy](m.t)(weather.New(m.s.url, 2))
+	m.t.Cleanup(twin.proxy.Close)
+	// A place that tells nothing is as good as one that is the same.
+	if err := os.Remove(twin.path("state/journal/journal_place")); err != nil {
+		m.t.Fatal(err)
+	}
+	config := must[[]byte](m.t)(os.ReadFile(twin.path("state/agent.json")))
+	twin.write("state/agent.json", strings.ReplaceAll(string(config), m.proxy.URL, twin.proxy.URL))
 	return twin
 }
 
@@ -115,6 +135,98 @@ func TestClonesTakeTurnsAndRunEveryJobOnce(t *testing.T) {
 			one.in(j.ID, models.JobSucceeded)
 			if now := one.now(); now.ClonedAt != nil || one.starts(j.ID) != 1 {
 				t.Errorf("enrolled anew: cloned at %v, %d starts", now.ClonedAt, one.starts(j.ID))
+			}
+		})
+	}
+}
+
+// A job has left for a machine, and nobody knows yet whether it came, when a
+// second machine speaks for the first time: one that was made of the first one's
+// image, and that nothing tells from it but its boot. It is not given the job
+// while the first may come back, and then the first has run it.
+func TestAnImageOfAMachineIsNotGivenItsJob(t *testing.T) {
+	t.Parallel()
+	for _, l := range links[:2] {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, 300*time.Millisecond)
+			one := newMachine(t, s, l, 1)
+			g := one.group("docs")
+			one.start()
+			two := one.image()
+			one.hold()
+			one.proxy.Filter(func(up bool, e protocol.Envelope) []protocol.Envelope {
+				if up {
+					return nil
+				}
+				return []protocol.Envelope{e}
+			})
+			j := one.runNow(g)
+			eventually(t, "it runs on the first machine", func() bool { return one.starts(j.ID) == 1 })
+			two.start()
+			// What comes after it is done there, so that it would have been too.
+			unlock := must[*models.Job](t)(s.jobs.RunOnHost(t.Context(), one.host.ID, models.KindUnlock, models.System))
+			two.in(unlock.ID, models.JobSucceeded)
+			if now := s.job(j.ID); now.State != models.JobSent || now.AcceptedAt != nil || now.OfferAfter == nil || !strings.Contains(two.log.String(), unlock.ID.String()) {
+				t.Errorf("while the first machine is out of sight, the job is %s, accepted %v, left to it until %v", now.State, now.AcceptedAt, now.OfferAfter)
+			}
+			one.proxy.Filter(nil)
+			one.in(j.ID, models.JobRunning)
+			one.release()
+			one.in(j.ID, models.JobSucceeded)
+			if a, b := one.starts(j.ID), two.starts(j.ID); a != 1 || b != 0 {
+				t.Errorf("restic was started %d times on the first machine and %d times on the second", a, b)
+			}
+			if got := one.snapshots(); len(got) != 1 {
+				t.Errorf("one job left the snapshots %v", got)
+			}
+			if page := s.page(t, "/hosts/"+one.host.ID.String()); !strings.Contains(page, "Two machines are this host") {
+				t.Errorf("the page says nothing:\n%s", page)
+			}
+		})
+	}
+}
+
+// A job is lost on its way, twice. When only the agent was started anew it is
+// sent again at once; when the machine was, once it can't be with another one.
+func TestAJobThatNeverCameIsSentAgain(t *testing.T) {
+	t.Parallel()
+	for _, l := range links[:2] {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, 300*time.Millisecond)
+			m := newMachine(t, s, l, 1)
+			g := m.group("docs")
+			m.start()
+			for _, boot := range []string{"", "another"} {
+				m.proxy.Filter(func(_ bool, e protocol.Envelope) []protocol.Envelope {
+					if e.Type == protocol.TypeRun {
+						return nil
+					}
+					return []protocol.Envelope{e}
+				})
+				j := m.runNow(g)
+				m.in(j.ID, models.JobSent)
+				m.stop()
+				m.proxy.Filter(nil)
+				m.boot = boot
+				m.run()
+				if boot != "" {
+					eventually(t, "it is left to whom it was sent", func() bool { return s.job(j.ID).OfferAfter != nil })
+					if page := s.page(t, "/jobs/"+j.ID.String()); !strings.Contains(page, "was started anew after this was sent") {
+						t.Errorf("the page says nothing:\n%s", page)
+					}
+					// Three minutes pass, also for a hello that comes only now.
+					must[sql.Result](t)(s.db.ExecContext(t.Context(), "update hearing set heard = heard + interval '3 minutes'"))
+					must[sql.Result](t)(s.db.ExecContext(t.Context(), "update jobs set offer_after = now() where id = ?", j.ID))
+				}
+				m.in(j.ID, models.JobSucceeded)
+				if n := m.starts(j.ID); n != 1 {
+					t.Errorf("restic was started %d times", n)
+				}
+			}
+			if m.now().ClonedAt != nil {
+				t.Error("it counts as two machines")
 			}
 		})
 	}

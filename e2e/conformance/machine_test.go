@@ -55,6 +55,7 @@ type machine struct {
 	host  *models.Host
 	dir   string
 	log   *text
+	boot  string // what it calls its boot, this system's if empty
 	turns int
 	// stop ends the agent that runs.
 	stop func()
@@ -178,7 +179,7 @@ func (m *machine) start() {
 func (m *machine) run() {
 	m.t.Helper()
 	o := agent.Options{
-		StateDir: m.path("state"), Version: "test", Timezone: "UTC", Link: m.link.pin,
+		StateDir: m.path("state"), Version: "test", Timezone: "UTC", Link: m.link.pin, BootID: m.boot,
 		Logger:  slog.New(slog.NewTextHandler(m.log, nil)),
 		Backoff: transport.Backoff{Base: 5 * time.Millisecond, Cap: 100 * time.Millisecond},
 		Runner: agent.RunnerConfig{

@@ -137,7 +137,7 @@ func (h *host) run() (stop func()) {
 		h.t.Fatal(err)
 	}
 	a, err := agent.New(agent.Options{
-		StateDir: h.path("state"), Version: "test", Timezone: "Europe/Berlin",
+		StateDir: h.path("state"), Version: "test", Timezone: "Europe/Berlin", BootID: "boot",
 		Logger:  slog.New(slog.NewTextHandler(h.log, nil)),
 		Backoff: transport.Backoff{Base: 5 * time.Millisecond, Cap: 50 * time.Millisecond},
 		Runner:  agent.RunnerConfig{Restic: h.path("restic"), Self: self, TailEvery: 20 * time.Millisecond, MinFreeInodes: 10},

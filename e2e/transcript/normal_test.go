@@ -21,7 +21,7 @@ type names struct {
 var fields = map[string]string{
 	"job_id": "JOB", "job": "JOB", "schedule_id": "SCHEDULE", "schedule": "SCHEDULE",
 	"group": "GROUP", "source_groups": "GROUP", "host_id": "HOST", "session": "SESSION",
-	"journal_id": "JOURNAL", "instance": "INSTANCE", "snapshot_id": "SNAPSHOT", "parent": "SNAPSHOT", "repository_id": "REPOSITORY",
+	"journal_id": "JOURNAL", "instance": "INSTANCE", "boot_id": "BOOT", "snapshot_id": "SNAPSHOT", "parent": "SNAPSHOT", "repository_id": "REPOSITORY",
 	"digest": "DIGEST", "schedule_digest": "DIGEST", "token": "TOKEN", "agent_token": "CREDENTIAL",
 	"public_key": "KEY", "hostname": "HOSTNAME", "cron": "SOON", "url": "", "sealed": "",
 }

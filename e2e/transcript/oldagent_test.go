@@ -118,7 +118,7 @@ func (a *oldAgent) fresh(name string) any {
 		return time.Now().UTC().Format(time.RFC3339Nano)
 	case "$UNIX":
 		return fmt.Sprint(time.Now().Unix())
-	case "$JOURNAL", "$INSTANCE":
+	case "$JOURNAL", "$INSTANCE", "$BOOT":
 		return uuid.NewString()
 	case "$SNAPSHOT", "$REPOSITORY":
 		return strings.ReplaceAll(uuid.NewString()+uuid.NewString(), "-", "")
