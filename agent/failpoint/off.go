@@ -2,6 +2,9 @@
 
 package failpoint
 
+// Built tells whether this build has the tag.
+const Built = false
+
 // Hit does nothing in this build.
 func Hit(string) {}
 

@@ -10,6 +10,9 @@ import (
 	"syscall"
 )
 
+// Built tells whether this build has the tag.
+const Built = true
+
 var (
 	mu   sync.Mutex
 	hits = map[string]int{} // by what was asked for

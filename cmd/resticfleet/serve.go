@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"resticfleet/agent/failpoint"
 	"resticfleet/handlers"
 	"resticfleet/handlers/agentapi"
 	"resticfleet/handlers/live"
@@ -35,6 +36,27 @@ type serveCommand struct {
 	LostAfter      time.Duration `help:"A job whose host falls silent is lost after this." default:"15m" env:"RESTICFLEET_LOST_AFTER"`
 	TLSCert        string        `name:"tls-cert" help:"Certificate file; with --tls-key the server speaks https." env:"RESTICFLEET_TLS_CERT" type:"path"`
 	TLSKey         string        `name:"tls-key" help:"Key file of the certificate." env:"RESTICFLEET_TLS_KEY" type:"path"`
+}
+
+// shortestSilence is well above the time between two notes of a linked host's
+// contact, which would pass for silence below it.
+const shortestSilence = 30 * time.Second
+
+// Validate refuses what would end the jobs of hosts that are there. The fault
+// suite's programs, whose hosts are away for good, have no time to wait.
+func (c serveCommand) Validate() error {
+	if failpoint.Built {
+		return nil
+	}
+	for _, f := range []struct {
+		name  string
+		after time.Duration
+	}{{"--expire-after", c.ExpireAfter}, {"--lost-after", c.LostAfter}} {
+		if f.after < shortestSilence {
+			return fmt.Errorf("%s is %v, but a host that is there is noted only every 20 s, and would count as silent in between: give %v or more", f.name, f.after, shortestSilence)
+		}
+	}
+	return nil
 }
 
 // Run serves until ctx ends.
