@@ -149,7 +149,7 @@ func TestAnImageOfAMachineIsNotGivenItsJob(t *testing.T) {
 	for _, l := range links[:2] {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
-			s := newServer(t, 300*time.Millisecond)
+			s := newServer(t, ping)
 			one := newMachine(t, s, l, 1)
 			g := one.group("docs")
 			one.start()
@@ -172,6 +172,7 @@ func TestAnImageOfAMachineIsNotGivenItsJob(t *testing.T) {
 			}
 			one.proxy.Filter(nil)
 			one.in(j.ID, models.JobRunning)
+			two.stop() // how they take turns is another story
 			one.release()
 			one.in(j.ID, models.JobSucceeded)
 			if a, b := one.starts(j.ID), two.starts(j.ID); a != 1 || b != 0 {
@@ -194,7 +195,7 @@ func TestAJobThatNeverCameIsSentAgain(t *testing.T) {
 	for _, l := range links[:2] {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
-			s := newServer(t, 300*time.Millisecond)
+			s := newServer(t, ping)
 			m := newMachine(t, s, l, 1)
 			g := m.group("docs")
 			m.start()
