@@ -34,7 +34,8 @@ type Link interface {
 	// is returned ever after.
 	Receive(ctx context.Context) (protocol.Envelope, error)
 
-	// Welcomed takes over what the server's welcome says of intervals.
+	// Welcomed takes over what the server's welcome says of intervals. From then
+	// on silence ends the link; how long to wait for the welcome is the caller's.
 	Welcomed(w protocol.Welcome)
 
 	// Close says goodbye where that is quickly possible, and returns when

@@ -204,12 +204,32 @@ func TestHalfOpenLinkEndsAfterTwoAndAHalfPings(t *testing.T) {
 	t.Cleanup(func() { close(over) }) // before the server's own end
 	began := time.Now()
 	l := dial(t, c)
+	l.Welcomed(protocol.Welcome{})
 	_, err := receive(t, l)
 	if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "silent") || took < 95*time.Millisecond || took > 5*time.Second {
 		t.Errorf("after %v: %v", took, err)
 	}
 	if err := l.Send(t.Context(), beat("x")); err == nil || !strings.Contains(err.Error(), "silent") {
 		t.Errorf("Send must give the link's reason: %v", err)
+	}
+}
+
+// A server that is busy with a hello answers no pings: that is no dead line.
+func TestAServerMayTakeItsTimeForTheWelcome(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(_ *http.Request, conn *websocket.Conn) {
+		pings := 0
+		conn.SetPingHandler(func(string) error {
+			if pings++; pings == 6 {
+				_ = conn.WriteMessage(websocket.TextMessage, []byte(`{"id":"1","type":"welcome"}`))
+			}
+			return nil
+		})
+		_, _, _ = conn.ReadMessage()
+	})
+	c.PingInterval = 40 * time.Millisecond
+	if e, err := receive(t, dial(t, c)); err != nil || e.Type != protocol.TypeWelcome {
+		t.Errorf("%+v, %v", e, err)
 	}
 }
 

@@ -31,6 +31,7 @@ type webSocket struct {
 	wanted       atomic.Int64 // the ping interval that the server asks for
 	pingInterval atomic.Int64 // the one that the way to it allows
 	heardAt      atomic.Int64 // UnixNano
+	welcomed     atomic.Bool
 
 	out      chan outgoing
 	in       chan incoming
@@ -128,9 +129,14 @@ func newWebSocket(conn *websocket.Conn, c Config) *webSocket {
 }
 
 // heard puts off the read deadline: two pings may be lost, a third means that
-// the line is dead though nobody said so.
+// the line is dead though nobody said so. Until the welcome there is none: a
+// server that is busy with a hello answers no pings, and a fleet that took this
+// for dead lines would ask ever more often, and less and less patiently.
 func (l *webSocket) heard() error {
 	l.heardAt.Store(time.Now().UnixNano())
+	if !l.welcomed.Load() {
+		return nil
+	}
 	return l.conn.SetReadDeadline(time.Now().Add(time.Duration(l.pingInterval.Load()) * 5 / 2))
 }
 
@@ -281,9 +287,10 @@ func (l *webSocket) Receive(ctx context.Context) (protocol.Envelope, error) {
 }
 
 func (l *webSocket) Welcomed(w protocol.Welcome) {
+	l.welcomed.Store(true)
 	every := min(time.Duration(w.PingIntervalMS)*time.Millisecond, maxPingInterval)
 	if every <= 0 {
-		return
+		every = time.Duration(l.wanted.Load())
 	}
 	l.wanted.Store(int64(every))
 	every = l.lessons.ping(every)
