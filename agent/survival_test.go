@@ -136,21 +136,31 @@ func TestAReusedPidFoolsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	bystander := exec.Command("sleep", "600")
-	bystander.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := bystander.Start(); err != nil {
+	var restic processRecord
+	if _, err := readJSON(step.pidPath(), &restic); err != nil {
 		t.Fatal(err)
 	}
+	// No number comes back in the hundredth of a second in which it was given.
+	var bystander *exec.Cmd
+	eventually(t, "a process has a later start than restic", func() bool {
+		bystander = exec.Command("sleep", "600")
+		bystander.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := bystander.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if processStart(bystander.Process.Pid) != restic.StartTime {
+			return true
+		}
+		_ = bystander.Process.Kill()
+		_ = bystander.Wait()
+		return false
+	})
 	ended := make(chan string, 1)
 	go func() { ended <- fmt.Sprint(bystander.Wait()) }()
 	t.Cleanup(func() {
 		_ = bystander.Process.Kill() // the test's own
 		<-ended
 	})
-	var restic processRecord
-	if _, err := readJSON(step.pidPath(), &restic); err != nil {
-		t.Fatal(err)
-	}
 	restic.PID = bystander.Process.Pid
 	if err := writeJSONAtomically(step.pidPath(), restic); err != nil {
 		t.Fatal(err)
