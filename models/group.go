@@ -337,7 +337,7 @@ type ScheduleRef struct {
 }
 
 func groupInUse(g *Group, refs []ScheduleRef) *Error {
-	e := Conflict("“%s” is still in %s. Remove it from there first, then delete it.", g.Name, counted(len(refs), "schedule", "schedules"))
+	e := Conflict("“%s” is still in %s. Remove it from there first, then delete it.", g.Name, Counted(len(refs), "schedule", "schedules"))
 	e.Detail = map[string]any{"schedules": refs}
 	return e
 }
@@ -352,7 +352,8 @@ func schedulesOf(ctx context.Context, db IDB, id GroupID) ([]ScheduleRef, error)
 	return refs, nil
 }
 
-func counted(n int, one, many string) string {
+// Counted is a number in words with the fitting one of two nouns: two schedules.
+func Counted(n int, one, many string) string {
 	words := []string{"no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 	unit := many
 	if n == 1 {

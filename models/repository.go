@@ -83,12 +83,29 @@ func (f *RepositoryFields) validate() error {
 	return p.err()
 }
 
+// RepositoryScheme is the backend that restic would use for a URL; a path is
+// "local".
+func RepositoryScheme(url string) string { return protocol.URLScheme(url) }
+
+// RepositoryEnv lists, sorted, what a repository of this scheme may have in
+// its environment.
+func RepositoryEnv(scheme string) []string { return protocol.BackendEnv(scheme) }
+
 func allowedEnv(scheme string) string {
 	names := protocol.BackendEnv(scheme)
 	if len(names) == 0 {
 		return "none"
 	}
 	return strings.Join(names, ", ")
+}
+
+// credentialEnv names the variables that credentials belong into, as far as
+// they can be told in a sentence.
+func credentialEnv(scheme string) string {
+	if names := protocol.BackendEnv(scheme); len(names) < 5 {
+		return strings.Join(names, ", ")
+	}
+	return "the variables of this backend"
 }
 
 // checkRepositoryURL returns the scheme, or "" with a problem added.
@@ -138,7 +155,11 @@ func checkRepositoryURL(p *problems, raw string) string {
 		return ""
 	}
 	if hasCredentials(scheme, rest) {
-		p.add(field, "must not hold a user or password: put them into env (%s)", allowedEnv(scheme))
+		if scheme == protocol.SchemeSFTP {
+			p.add(field, "must not hold a password: give the agent's user on the host an ssh key without one")
+		} else {
+			p.add(field, "must not hold a user or password: give them in env, as %s", credentialEnv(scheme))
+		}
 		return ""
 	}
 	return scheme

@@ -138,6 +138,56 @@ func DeleteSchedule(ctx context.Context, db *DB, host HostID, id ScheduleID) (ca
 	return cancelled, err
 }
 
+// LeaveSchedule takes a group out of a schedule and raises the host's schedule
+// version; a schedule left without groups is deleted as by DeleteSchedule. Where
+// the group isn't in the schedule, or that is gone, there is nothing to do.
+func LeaveSchedule(ctx context.Context, db *DB, host HostID, group GroupID, id ScheduleID) (cancelled []JobID, err error) {
+	err = Tx(ctx, db, func(tx IDB) error {
+		if _, err := lockHost(ctx, tx, host); err != nil {
+			return err
+		}
+		res, err := tx.ExecContext(ctx, "delete from schedule_source_groups where host_id = ? and schedule_id = ? and source_group_id = ?", host, id, group)
+		if err != nil {
+			return fmt.Errorf("leave schedule: %w", err)
+		}
+		if n, _ := res.RowsAffected(); n == 0 {
+			return nil
+		}
+		if err := raiseScheduleVersion(ctx, tx, host); err != nil {
+			return err
+		}
+		res, err = tx.ExecContext(ctx, `update schedules set archived_at = now(), enabled = false where id = ?
+			and not exists (select from schedule_source_groups where schedule_id = ?)`, id, id)
+		if err != nil {
+			return fmt.Errorf("leave schedule: %w", err)
+		}
+		if n, _ := res.RowsAffected(); n > 0 {
+			cancelled, err = cancelQueued(ctx, tx, "scheduled_id = ?", id)
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "update schedules set effective_at = now() where id = ?", id)
+		if err != nil {
+			return fmt.Errorf("leave schedule: %w", err)
+		}
+		return nil
+	})
+	return cancelled, err
+}
+
+// SchedulesChangedAt is when somebody last made, changed or deleted a schedule
+// of this host; zero where nobody ever did.
+func SchedulesChangedAt(ctx context.Context, db IDB, host HostID) (time.Time, error) {
+	var at *time.Time
+	err := db.QueryRowContext(ctx, "select max(greatest(effective_at, archived_at)) from schedules where host_id = ?", host).Scan(&at)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("schedules changed: %w", err)
+	}
+	if at == nil {
+		return time.Time{}, nil
+	}
+	return *at, nil
+}
+
 // raiseScheduleVersion also takes the host's row, so that changes of one
 // host's set go one after the other.
 func raiseScheduleVersion(ctx context.Context, tx IDB, host HostID) error {
