@@ -2,6 +2,7 @@ package ui
 
 import (
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -69,6 +70,65 @@ func bytesIn(n int64, unit int, withUnit bool) string {
 		s += " " + byteUnits[unit]
 	}
 	return s
+}
+
+// ExactBytes is n as a person would type it, losing nothing: 10 GiB, or the
+// bare number where no unit fits.
+func ExactBytes(n int64) string {
+	unit := 0
+	for n != 0 && n%1024 == 0 && unit < len(byteUnits)-1 {
+		n /= 1024
+		unit++
+	}
+	s := strconv.FormatInt(n, 10)
+	if unit > 0 {
+		s += " " + byteUnits[unit]
+	}
+	return s
+}
+
+// sizeUnits are what may stand behind a size, in lower case. Kilobytes are
+// thousands; a bare letter is binary, as restic reads it.
+var sizeUnits = map[string]float64{
+	"": 1, "b": 1,
+	"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50, "e": 1 << 60,
+	"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "pib": 1 << 50, "eib": 1 << 60,
+	"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "pb": 1e15, "eb": 1e18,
+}
+
+// ParseBytes reads a size as people type it: 10 GiB, 1.5T, 500 MB, 1,048,576.
+func ParseBytes(s string) (int64, bool) {
+	s = strings.TrimSpace(s)
+	split := strings.LastIndexAny(s, "0123456789") + 1
+	factor, known := sizeUnits[strings.ToLower(strings.TrimSpace(s[split:]))]
+	number := ungroup(s[:split])
+	if n, err := strconv.ParseInt(number, 10, 64); known && err == nil && factor == 1 {
+		return n, true
+	}
+	if strings.ContainsFunc(number, func(r rune) bool { return (r < '0' || r > '9') && r != '.' }) {
+		return 0, false // no exponents, no infinities
+	}
+	v, err := strconv.ParseFloat(number, 64)
+	if !known || err != nil || v*factor >= math.MaxInt64 {
+		return 0, false
+	}
+	return int64(math.Round(v * factor)), true
+}
+
+// ParseCount reads a whole number as people type it: 1,000 or 1 000.
+func ParseCount(s string) (int64, bool) {
+	n, err := strconv.ParseInt(ungroup(strings.TrimSpace(s)), 10, 64)
+	return n, err == nil
+}
+
+var grouped = regexp.MustCompile(`^[0-9]{1,3}([,_ \x{a0}\x{202f}][0-9]{3})+(\.[0-9]+)?$`)
+
+// ungroup takes out what separates thousands, and nothing else: 1,5 is no 15.
+func ungroup(s string) string {
+	if !grouped.MatchString(s) {
+		return s
+	}
+	return strings.NewReplacer(",", "", " ", "", "\u00a0", "", "\u202f", "", "_", "").Replace(s)
 }
 
 // Percent is p, from 0 to 100, as a whole number that says 100 % only when it

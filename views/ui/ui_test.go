@@ -163,3 +163,36 @@ func TestAFieldNamesItsHintAndError(t *testing.T) {
 		t.Error("a value is not escaped")
 	}
 }
+
+func TestSizesAreReadAsTheyAreTyped(t *testing.T) {
+	t.Parallel()
+	for typed, want := range map[string]int64{
+		"0": 0, "123": 123, " 123 B ": 123, "10 GiB": 10 << 30, "10GiB": 10 << 30, "10 gib": 10 << 30, "10G": 10 << 30, "1.5 TiB": 3 << 39,
+		"500 MB": 500e6, "1,048,576": 1 << 20, "1 048 576": 1 << 20, "1,024.5 k": 1024<<10 + 512, "9223372036854775807": 1<<63 - 1, "-1": -1,
+	} {
+		if got, ok := ParseBytes(typed); !ok || got != want {
+			t.Errorf("%q is %d, %v; want %d", typed, got, ok, want)
+		}
+	}
+	for _, typed := range []string{"", "GiB", "ten GiB", "10 GiBs", "1,5 GiB", "1.5.5 G", "1e3", "NaN", "Inf", "0x10", "8 EiB", "9223372036854775808", "10 000 00", "5 %"} {
+		if got, ok := ParseBytes(typed); ok {
+			t.Errorf("%q was taken for %d", typed, got)
+		}
+	}
+	for n, want := range map[int64]string{0: "0", 1: "1", 1023: "1023", 1024: "1 KiB", 1536: "1536", 10 << 30: "10 GiB", 1<<63 - 1: "9223372036854775807"} {
+		if got := ExactBytes(n); got != want {
+			t.Errorf("%d is typed %q, want %q", n, got, want)
+		}
+		if back, ok := ParseBytes(ExactBytes(n)); !ok || back != n {
+			t.Errorf("%d comes back as %d", n, back)
+		}
+	}
+	if n, ok := ParseCount("1,000"); !ok || n != 1000 {
+		t.Errorf("1,000 is %d", n)
+	}
+	for _, typed := range []string{"", "1.5", "1,0", "many"} {
+		if got, ok := ParseCount(typed); ok {
+			t.Errorf("%q was taken for %d", typed, got)
+		}
+	}
+}
