@@ -147,17 +147,27 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"08-host", host, nil},
 		{"09-host-not-enrolled", other, nil},
 		{"10-repository", other + "/repository", nil},
+		{"10-repository-wrong", host + "/repository", func(p *page) {
+			p.choose("Kind of place", "swift")
+			p.fill("Place", "swift://anna:secret@cloud.example.net/container")
+			p.click(p.Locator("#further-swift summary"))
+			p.click(p.button("Save repository"))
+			p.sees(p.Locator("#f-url-error"))
+		}},
 		{"11-group-new", host + "/source-groups/new", nil},
 		{"12-group-wrong", host + "/source-groups/" + www, func(p *page) {
 			p.fill("Name", "mail")
-			p.fill("What to back up", "srv")
+			p.fill("Daily", "7")
+			p.says(p.Locator("#retention-words"), "the last 7 daily")
+			p.click(p.button("Add path"))
+			p.fill("What to back up, path 2", "srv")
 			p.click(p.button("Save “www”"))
-			p.sees(p.Locator("#f-includes-error"))
+			p.sees(p.Locator("#f-includes-1-error"))
 		}},
 		{"13-group-delete", host + "/source-groups/" + www + "/delete", nil},
 		{"14-group-delete-dialog", host + "/source-groups/" + www, func(p *page) {
 			p.click(p.link("Delete this source group"))
-			p.sees(p.heading("“www” is still in 2 schedules"))
+			p.sees(p.heading("“www” is still in two schedules"))
 		}},
 		{"15-schedule", host + "/schedules/" + nightly, nil},
 		{"16-schedule-daylight", host + "/schedules/new", func(p *page) {
@@ -168,6 +178,12 @@ func (s *server) furnish(t *testing.T) []sight {
 			p.fill("When", "0 0 2 * * *")
 			p.click(p.button("Add schedule"))
 			p.sees(p.Locator("#f-source_group_ids-error"))
+		}},
+		{"18-host-edit", host + "/edit", nil},
+		{"18-host-danger", host + "/danger", nil},
+		{"18-host-danger-dialog", host + "/danger", func(p *page) {
+			p.click(p.Locator("#danger").GetByRole(*playwright.AriaRoleLink, playwright.LocatorGetByRoleOptions{Name: "Forget the repository"}))
+			p.sees(p.heading("Forget the repository of “web-01”?"))
 		}},
 		{"18-host-delete", host + "/delete", nil},
 		{"19-jobs", "/jobs", nil},

@@ -190,6 +190,13 @@ func (p *page) fill(label, text string) {
 	p.must(p.field(label).Fill(text))
 }
 
+// choose picks an option by its value.
+func (p *page) choose(label, value string) {
+	p.t.Helper()
+	_, err := p.field(label).SelectOption(playwright.SelectOptionValues{Values: &[]string{value}})
+	p.must(err)
+}
+
 // sees waits until the element is in sight.
 func (p *page) sees(l playwright.Locator) {
 	p.t.Helper()

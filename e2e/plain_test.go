@@ -67,7 +67,7 @@ func TestWithoutScripts(t *testing.T) {
 	p.open("/hosts/" + h.id)
 	p.click(p.link("docs"))
 	p.click(p.link("Delete this source group"))
-	p.sees(p.heading("“docs” is still in 1 schedule"))
+	p.sees(p.heading("“docs” is still in one schedule"))
 	p.click(p.GetByRole(*playwright.AriaRoleButton, playwright.PageGetByRoleOptions{Name: "Remove from"}))
 	p.sees(p.heading("Delete “docs”?"))
 	p.click(p.link("Keep “docs”"))

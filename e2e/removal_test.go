@@ -34,21 +34,35 @@ func TestGroupIsRemovedFromItsSchedulesFirst(t *testing.T) {
 	p.click(p.link("www"))
 	p.click(p.link("Delete this source group"))
 	dialog := p.Locator("#dialog")
-	p.sees(p.heading("“www” is still in 2 schedules"))
+	p.sees(p.heading("“www” is still in two schedules"))
 	p.must(p.Keyboard().Press("Escape"))
 	p.hidden(dialog)
 	p.must(p.expect.Locator(p.link("Delete this source group")).ToBeFocused())
 
-	p.click(p.link("Delete this source group"))
+	// From here on by keyboard alone: what is asked next has the focus.
+	press := func(keys ...string) {
+		t.Helper()
+		for _, key := range keys {
+			p.must(p.Keyboard().Press(key))
+		}
+	}
+	press("Enter")
 	p.says(dialog, "with etc")
 	p.says(dialog, "its only group: the schedule goes too")
 	p.must(p.expect.Locator(p.button("Delete “www”")).ToBeDisabled())
-	p.click(p.button("Remove from Every day at 02:00"))
-	p.sees(p.heading("“www” is still in 1 schedule"))
-	p.click(dialog.GetByRole(*playwright.AriaRoleButton, playwright.LocatorGetByRoleOptions{Name: "Remove from"}))
+	p.must(p.expect.Locator(p.button("Keep “www”")).ToBeFocused())
+	press("Shift+Tab", "Shift+Tab")
+	p.must(p.expect.Locator(p.button("Remove from Every day at 02:00")).ToBeFocused())
+	press("Enter")
+	p.sees(p.heading("“www” is still in one schedule"))
+	p.must(p.expect.Locator(dialog.GetByRole(*playwright.AriaRoleButton, playwright.LocatorGetByRoleOptions{Name: "Remove from"})).ToBeFocused())
+	press("Enter")
 	p.sees(p.heading("Delete “www”?"))
 	p.says(dialog, "Its snapshots stay in the repository")
-	p.click(p.button("Delete “www”"))
+	p.must(p.expect.Locator(p.button("Keep “www”")).ToBeFocused())
+	press("Tab")
+	p.must(p.expect.Locator(p.button("Delete “www”")).ToBeFocused())
+	press("Enter")
 	p.path("/hosts/" + h.id)
 	p.hidden(p.link("www"))
 	p.sees(p.link("etc"))
@@ -65,17 +79,44 @@ func TestGroupIsRemovedFromItsSchedulesFirst(t *testing.T) {
 	}
 }
 
-// A host goes when its name is typed, and its agent is told why.
-func TestHostIsDeletedByItsName(t *testing.T) {
+// The danger zone, from the harmless end to the other: a dead restic's lock
+// goes, a repository that is there stays as it is, and a host goes when its name
+// is typed, and its agent is told why.
+func TestDangerZoneAsksAndThenActs(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
+	r := localRepo(t)
+	h.bind(r)
+	r.strandLock()
 	p := newPage(t)
-	p.open("/hosts/" + h.id)
-	p.click(p.link("Delete " + h.name))
+	ask := func(act string) {
+		t.Helper()
+		p.open("/hosts/" + h.id)
+		p.click(p.link("Danger zone"))
+		p.click(p.link(act))
+		p.sees(p.Locator("#dialog"))
+	}
+	ask("Unlock")
+	p.says(p.Locator("#dialog"), "A lock whose restic lives is never taken away")
+	p.click(p.button("Unlock"))
+	p.says(p.Locator("#job [role=status]"), "Good")
+	if locks := r.locks(); len(locks) != 0 {
+		t.Errorf("locks %v are left", locks)
+	}
+	config := string(r.restic("cat", "config"))
+	ask("Set up again")
+	p.click(p.button("Set up again"))
+	p.says(p.Locator("#job [role=status]"), "Good")
+	if now := string(r.restic("cat", "config")); now != config {
+		t.Errorf("the repository is another: %s, before %s", now, config)
+	}
+
+	ask("Delete “" + h.name + "”")
 	name := p.field("Type “" + h.name + "” to go on")
 	p.must(name.Fill("something else"))
 	p.click(p.button("Delete “" + h.name + "”"))
 	p.says(p.Locator("#dialog"), "That is not its name")
+	p.must(p.expect.Locator(name).ToBeFocused())
 	p.must(name.Fill(h.name))
 	p.click(p.button("Delete “" + h.name + "”"))
 	p.path("/")

@@ -107,6 +107,29 @@ func (r *repo) locks() []string {
 	return strings.Fields(string(r.restic("list", "locks", "--quiet")))
 }
 
+// strandLock leaves the lock of a restic on this machine that was killed.
+func (r *repo) strandLock() {
+	r.t.Helper()
+	cmd := exec.CommandContext(r.t.Context(), suite.restic, "backup", "--stdin", "--no-cache")
+	cmd.Env = append(os.Environ(), "RESTIC_REPOSITORY="+r.url, "RESTIC_PASSWORD="+r.password)
+	stdin, err := cmd.StdinPipe() // never written to: restic waits, and holds its lock
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer stdin.Close()
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	eventually(r.t, "restic holds its lock", func() bool { return len(r.locks()) == 1 })
+	if err := cmd.Process.Kill(); err != nil {
+		r.t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed
+	if len(r.locks()) != 1 {
+		r.t.Fatal("the lock went with restic")
+	}
+}
+
 // writeFiles writes files below dir and returns dir.
 func writeFiles(t testing.TB, dir string, files map[string]string) string {
 	t.Helper()

@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -39,7 +38,7 @@ func (h *Handlers) runGroup(c echo.Context) error {
 		return err
 	}
 	url := "/hosts/" + host.ID.String()
-	if !partial(c) || !strings.HasSuffix(c.Request().Header.Get("HX-Current-URL"), url) {
+	if !onPage(c, url) {
 		return acted(c, url)
 	}
 	v, err := h.loadHost(c, host.ID)
@@ -69,45 +68,41 @@ func (h *Handlers) editGroup(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	number := func(n int64) string {
-		if n == 0 {
-			return ""
-		}
-		return strconv.FormatInt(n, 10)
-	}
-	r := g.Retention
 	form := views.GroupForm{
-		HostID: host.ID.String(), HostName: host.Name, ID: g.ID.String(),
+		HostID: host.ID.String(), HostName: host.Name, ID: g.ID.String(), Was: g.Name,
 		Action: "/hosts/" + host.ID.String() + "/source-groups/" + g.ID.String(),
-		Name:   g.Name, Tag: g.Tag, Includes: strings.Join(g.Includes, "\n"), Excludes: strings.Join(g.Excludes, "\n"),
-		Retention: views.Retention{
-			KeepLast: number(int64(r.KeepLast)), KeepHourly: number(int64(r.KeepHourly)), KeepDaily: number(int64(r.KeepDaily)),
-			KeepWeekly: number(int64(r.KeepWeekly)), KeepMonthly: number(int64(r.KeepMonthly)), KeepYearly: number(int64(r.KeepYearly)),
-			KeepWithin: r.KeepWithin, KeepTags: strings.Join(r.KeepTags, ", "),
-		},
-		MinFiles: number(g.MinFiles), MinBytes: number(g.MinBytes),
+		Name:   g.Name, Tag: g.Tag, Includes: g.Includes, Excludes: g.Excludes, Retention: views.RetentionOf(g.Retention),
+	}
+	if g.MinFiles > 0 {
+		form.MinFiles = ui.Number(g.MinFiles)
+	}
+	if g.MinBytes > 0 {
+		form.MinBytes = ui.ExactBytes(g.MinBytes)
 	}
 	return render(c, http.StatusOK, views.GroupFormPage(h.page(c, "Edit "+g.Name, views.NavFleet), form))
 }
 
 // saveGroup makes a group, or changes the one whose id the path has.
 func (h *Handlers) saveGroup(c echo.Context) error {
-	host, err := h.hostOf(c)
+	host, stored, err := h.groupIfAny(c)
 	if err != nil {
 		return err
 	}
-	form := readGroupForm(c, host)
+	form, edited, err := readGroupForm(c, host, stored)
+	if err != nil {
+		return err
+	}
+	if edited {
+		return h.showGroup(c, http.StatusOK, form)
+	}
 	fields, errs := groupFields(form)
 	if len(errs) == 0 {
-		err = h.storeGroup(c.Request().Context(), host.ID, form.ID, fields)
+		err = h.storeGroup(c.Request().Context(), host.ID, stored, fields)
 		errs, _ = fieldErrors(err)
 	}
 	if len(errs) > 0 {
 		form.Errors = errs
-		if partial(c) {
-			return render(c, http.StatusUnprocessableEntity, views.GroupFormBody(form))
-		}
-		return render(c, http.StatusUnprocessableEntity, views.GroupFormPage(h.page(c, "Source group", views.NavFleet), form))
+		return h.showGroup(c, http.StatusUnprocessableEntity, form)
 	}
 	if err != nil {
 		return err
@@ -116,70 +111,112 @@ func (h *Handlers) saveGroup(c echo.Context) error {
 	return done(c, "/hosts/"+host.ID.String())
 }
 
-func (h *Handlers) storeGroup(ctx context.Context, host models.HostID, id string, f models.GroupFields) error {
-	if id == "" {
+// groupIfAny is groupOf, with nil for the group where the path has none.
+func (h *Handlers) groupIfAny(c echo.Context) (*models.Host, *models.Group, error) {
+	if c.Param("gid") != "" {
+		return h.groupOf(c)
+	}
+	host, err := h.hostOf(c)
+	return host, nil, err
+}
+
+func (h *Handlers) showGroup(c echo.Context, status int, form views.GroupForm) error {
+	if partial(c) {
+		return render(c, status, views.GroupFormBody(form))
+	}
+	return render(c, status, views.GroupFormPage(h.page(c, "Source group", views.NavFleet), form))
+}
+
+// storeGroup leaves a group its tag where the form has none: parting it from
+// its snapshots must be said.
+func (h *Handlers) storeGroup(ctx context.Context, host models.HostID, stored *models.Group, f models.GroupFields) error {
+	if stored == nil {
 		_, err := models.AddGroup(ctx, h.DB, host, f)
 		return err
 	}
-	group, err := models.ParseID[models.GroupID](id)
-	if err != nil {
-		return err
+	if f.Tag == "" {
+		f.Tag = stored.Tag
 	}
-	_, err = models.UpdateGroup(ctx, h.DB, host, group, f)
+	_, err := models.UpdateGroup(ctx, h.DB, host, stored.ID, f)
 	return err
 }
 
-func readGroupForm(c echo.Context, host *models.Host) views.GroupForm {
+// readGroupForm also reports whether the form was sent to get a row more or
+// less, and not to be stored.
+func readGroupForm(c echo.Context, host *models.Host, stored *models.Group) (views.GroupForm, bool, error) {
+	params, err := formParams(c)
+	if err != nil {
+		return views.GroupForm{}, false, err
+	}
 	f := views.GroupForm{
 		HostID: host.ID.String(), HostName: host.Name, ID: c.Param("gid"), Action: c.Request().URL.Path,
-		Name: c.FormValue("name"), Tag: strings.TrimSpace(c.FormValue("tag")),
-		Includes: c.FormValue("includes"), Excludes: c.FormValue("excludes"),
-		MinFiles: c.FormValue("min_files"), MinBytes: c.FormValue("min_bytes"),
+		Name: params.Get("name"), Tag: strings.TrimSpace(params.Get("tag")),
+		MinFiles: params.Get("min_files"), MinBytes: params.Get("min_bytes"), Retention: readRetention(c),
 	}
-	f.Retention = views.Retention{
+	if stored == nil {
+		stored = &models.Group{}
+	}
+	edit := params.Get("edit")
+	f.Was = stored.Name
+	f.Includes = readRows(params["includes"], stored.Includes, edit, "includes", &f.Focus)
+	f.Excludes = readRows(params["excludes"], stored.Excludes, edit, "excludes", &f.Focus)
+	return f, edit != "", nil
+}
+
+func readRetention(c echo.Context) views.Retention {
+	return views.Retention{
 		KeepLast: c.FormValue("keep_last"), KeepHourly: c.FormValue("keep_hourly"), KeepDaily: c.FormValue("keep_daily"),
 		KeepWeekly: c.FormValue("keep_weekly"), KeepMonthly: c.FormValue("keep_monthly"), KeepYearly: c.FormValue("keep_yearly"),
-		KeepWithin: strings.TrimSpace(c.FormValue("keep_within")), KeepTags: c.FormValue("keep_tags"),
+		KeepWithin: c.FormValue("keep_within"), KeepTags: c.FormValue("keep_tags"),
 	}
-	return f
+}
+
+// readRows reads a list's rows. One of several lines was pasted and is several
+// entries, unless it is stored just so: names may contain newlines. Blanks
+// inside and at the ends belong to a path; only empty rows go. The edit
+// "includes+" adds a row, "includes-2" takes the third away.
+func readRows(values, stored []string, edit, name string, focus *string) []string {
+	var rows []string
+	for i, v := range values {
+		if edit == name+"-"+strconv.Itoa(i) {
+			*focus = name
+			continue
+		}
+		v = strings.ReplaceAll(v, "\r\n", "\n") // the browser's
+		if slices.Contains(stored, v) {
+			rows = append(rows, v)
+			continue
+		}
+		for line := range strings.SplitSeq(v, "\n") {
+			if strings.TrimSpace(line) != "" {
+				rows = append(rows, line)
+			}
+		}
+	}
+	if edit == name+"+" {
+		*focus = name
+		rows = append(rows, "")
+	}
+	return rows
 }
 
 // groupFields reads the numbers; what isn't one is said at its field.
 func groupFields(form views.GroupForm) (models.GroupFields, views.Errors) {
-	errs := views.Errors{}
-	number := func(field, s string) int64 {
-		if s = strings.TrimSpace(s); s == "" {
-			return 0
-		}
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			errs[field] = "This must be a whole number, or empty."
-		}
-		return n
+	retention, errs := form.Retention.Policy()
+	f := models.GroupFields{Name: form.Name, Tag: form.Tag, Includes: form.Includes, Excludes: form.Excludes, Retention: retention}
+	var ok bool
+	if f.MinFiles, ok = ui.ParseCount(form.MinFiles); !ok && strings.TrimSpace(form.MinFiles) != "" {
+		errs["min_files"] = "This must be a whole number, or empty."
 	}
-	r := form.Retention
-	return models.GroupFields{
-		Name: form.Name, Tag: form.Tag, Includes: lines(form.Includes), Excludes: lines(form.Excludes),
-		MinFiles: number("min_files", form.MinFiles), MinBytes: number("min_bytes", form.MinBytes),
-		Retention: models.Retention{
-			KeepLast: int(number("keep_last", r.KeepLast)), KeepHourly: int(number("keep_hourly", r.KeepHourly)),
-			KeepDaily: int(number("keep_daily", r.KeepDaily)), KeepWeekly: int(number("keep_weekly", r.KeepWeekly)),
-			KeepMonthly: int(number("keep_monthly", r.KeepMonthly)), KeepYearly: int(number("keep_yearly", r.KeepYearly)),
-			KeepWithin: r.KeepWithin, KeepTags: splitList(r.KeepTags),
-		},
-	}, errs
+	if f.MinBytes, ok = ui.ParseBytes(form.MinBytes); !ok && strings.TrimSpace(form.MinBytes) != "" {
+		errs["min_bytes"] = "This must be a size like 10 GiB, or empty."
+	}
+	return f, errs
 }
 
-// lines reads one entry a line. Blanks inside and at the ends belong to the
-// path; only empty lines and the browser's carriage returns go.
-func lines(s string) []string {
-	var out []string
-	for line := range strings.SplitSeq(s, "\n") {
-		if line = strings.TrimSuffix(line, "\r"); strings.TrimSpace(line) != "" {
-			out = append(out, line)
-		}
-	}
-	return out
+// retentionWords is asked as one types: what the policy in the form keeps.
+func (h *Handlers) retentionWords(c echo.Context) error {
+	return render(c, http.StatusOK, views.RetentionWords(readRetention(c)))
 }
 
 func (h *Handlers) confirmDeleteGroup(c echo.Context) error {
@@ -187,12 +224,12 @@ func (h *Handlers) confirmDeleteGroup(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.askDeleteGroup(c, host, group)
+	return h.askDeleteGroup(c, host, group, false)
 }
 
 // askDeleteGroup asks, or shows the schedules that stand in the way, each
-// removable in place.
-func (h *Handlers) askDeleteGroup(c echo.Context, host *models.Host, g *models.Group) error {
+// removable in place; again, when one of them has just been removed.
+func (h *Handlers) askDeleteGroup(c echo.Context, host *models.Host, g *models.Group, again bool) error {
 	state, err := models.FindHostState(c.Request().Context(), h.DB, host.ID)
 	if err != nil {
 		return err
@@ -219,9 +256,9 @@ func (h *Handlers) askDeleteGroup(c echo.Context, host *models.Host, g *models.G
 		})
 	}
 	r := views.RemoveFirst{
-		Heading: fmt.Sprintf("“%s” is still in %s", g.Name, ui.Count(int64(len(rows)), "schedule", "schedules")),
+		Heading: "“" + g.Name + "” is still in " + models.Counted(len(rows), "schedule", "schedules"),
 		Text:    "Remove it from these first, then delete it. Its snapshots stay in the repository either way.",
-		Rows:    rows, Act: act, Keep: keep, KeepURL: url, Crumbs: crumbs,
+		Rows:    rows, Again: again, Act: act, Keep: keep, KeepURL: url, Crumbs: crumbs,
 	}
 	if partial(c) {
 		return render(c, http.StatusConflict, views.RemoveFirstDialog(r))
@@ -252,7 +289,7 @@ func (h *Handlers) deleteGroup(c echo.Context) error {
 	}
 	cancelled, err := models.DeleteGroup(c.Request().Context(), h.DB, host.ID, group.ID)
 	if models.CodeOf(err) == models.EConflict {
-		return h.askDeleteGroup(c, host, group)
+		return h.askDeleteGroup(c, host, group, false)
 	}
 	if err != nil {
 		return err
@@ -269,32 +306,18 @@ func (h *Handlers) leaveSchedule(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx := c.Request().Context()
 	id, err := models.ParseID[models.ScheduleID](c.Param("sid"))
 	if err != nil {
 		return err
 	}
-	s, err := models.FindSchedule(ctx, h.DB, host.ID, id)
+	cancelled, err := models.LeaveSchedule(c.Request().Context(), h.DB, host.ID, group.ID, id)
 	if err != nil {
 		return err
 	}
-	fields := models.ScheduleFields{Cron: s.Cron, Enabled: s.Enabled}
-	for _, g := range s.GroupIDs {
-		if g != group.ID {
-			fields.GroupIDs = append(fields.GroupIDs, g.String())
-		}
-	}
-	if len(fields.GroupIDs) == 0 {
-		_, err = models.DeleteSchedule(ctx, h.DB, host.ID, id)
-	} else {
-		_, err = models.UpdateSchedule(ctx, h.DB, host.ID, id, fields)
-	}
-	if err != nil {
-		return err
-	}
+	h.Jobs.JobsCancelled(cancelled)
 	h.Jobs.HostChanged(host.ID)
 	if !partial(c) {
 		return c.Redirect(http.StatusSeeOther, "/hosts/"+host.ID.String()+"/source-groups/"+group.ID.String()+"/delete")
 	}
-	return h.askDeleteGroup(c, host, group)
+	return h.askDeleteGroup(c, host, group, true)
 }

@@ -41,7 +41,7 @@ func (h *Handlers) host(c echo.Context) error {
 	return render(c, http.StatusOK, views.HostPage(p, v))
 }
 
-// loadHost is a host's whole page, in eight statements whatever it has.
+// loadHost is a host's whole page, in nine statements whatever it has.
 func (h *Handlers) loadHost(c echo.Context, id models.HostID) (views.Host, error) {
 	ctx := c.Request().Context()
 	host, err := models.FindHostState(ctx, h.DB, id)
@@ -68,7 +68,11 @@ func (h *Handlers) loadHost(c echo.Context, id models.HostID) (views.Host, error
 	if err != nil {
 		return views.Host{}, err
 	}
-	return presentHost(host, days, recent, shown, who(c)), nil
+	v := presentHost(host, days, recent, shown, who(c))
+	if v.ScheduleLag != nil {
+		v.ScheduleLag.ChangedAt, err = models.SchedulesChangedAt(ctx, h.DB, id)
+	}
+	return v, err
 }
 
 // presentRepository says whether a host's repository is ready, from its newest
@@ -88,6 +92,49 @@ func (h *Handlers) presentRepository(c echo.Context, host *models.HostState, rep
 	}
 	v.JobID, v.State, v.Cause = inits[0].ID.String(), views.JobState(string(inits[0].State)), inits[0].Error
 	return v, nil
+}
+
+func (h *Handlers) renameHost(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	return h.showHostEdit(c, http.StatusOK, host, views.HostEdit{Name: host.Name, Labels: host.Labels})
+}
+
+func (h *Handlers) showHostEdit(c echo.Context, status int, host *models.Host, form views.HostEdit) error {
+	form.HostID, form.HostName, form.ResticHost = host.ID.String(), host.Name, host.ResticHost
+	if partial(c) {
+		return render(c, status, views.HostEditBody(form))
+	}
+	return render(c, status, views.HostEditPage(h.page(c, "Name and labels of "+host.Name, views.NavFleet), form))
+}
+
+// saveHost changes a host's name and labels.
+func (h *Handlers) saveHost(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	params, err := formParams(c)
+	if err != nil {
+		return err
+	}
+	form, edit := views.HostEdit{Name: params.Get("name")}, params.Get("edit")
+	form.Labels = readRows(params["labels"], nil, edit, "labels", &form.Focus)
+	if edit != "" {
+		return h.showHostEdit(c, http.StatusOK, host, form)
+	}
+	_, err = models.UpdateHost(c.Request().Context(), h.DB, host.ID, models.HostFields{Name: form.Name, Labels: form.Labels})
+	if errs, bad := fieldErrors(err); bad {
+		form.Errors = errs
+		return h.showHostEdit(c, http.StatusUnprocessableEntity, host, form)
+	}
+	if err != nil {
+		return err
+	}
+	h.Jobs.HostChanged(host.ID)
+	return done(c, "/hosts/"+host.ID.String())
 }
 
 func (h *Handlers) newHost(c echo.Context) error {
@@ -184,44 +231,6 @@ func (h *Handlers) loadEnrolment(c echo.Context, host *models.Host) (views.Enrol
 	groups, _, err := models.ListGroups(ctx, h.DB, host.ID, models.Page{})
 	v.GroupCount = len(groups)
 	return v, err
-}
-
-func (h *Handlers) confirmDeleteHost(c echo.Context) error {
-	host, err := h.hostOf(c)
-	if err != nil {
-		return err
-	}
-	return h.confirm(c, http.StatusOK, deleteHostQuestion(host))
-}
-
-func deleteHostQuestion(host *models.Host) views.Confirm {
-	url := "/hosts/" + host.ID.String()
-	return views.Confirm{
-		Heading: "Delete “" + host.Name + "”?",
-		Lost:    "Its source groups, schedules and credentials go, its agent is cut off, and waiting jobs are cancelled. A backup that runs may end.",
-		Stays:   "The snapshots stay in the repository, and the history of its jobs stays here.",
-		Action:  url + "/delete", Act: "Delete “" + host.Name + "”", Keep: "Keep “" + host.Name + "”", KeepURL: url, TypeName: host.Name,
-		Crumbs: []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: host.Name, URL: url}, {Text: "delete"}},
-	}
-}
-
-func (h *Handlers) deleteHost(c echo.Context) error {
-	host, err := h.hostOf(c)
-	if err != nil {
-		return err
-	}
-	if strings.TrimSpace(c.FormValue("name")) != host.Name {
-		q := deleteHostQuestion(host)
-		q.Error = "That is not its name. Type “" + host.Name + "” to delete it."
-		return h.confirm(c, http.StatusUnprocessableEntity, q)
-	}
-	cancelled, err := models.DeleteHost(c.Request().Context(), h.DB, host.ID)
-	if err != nil {
-		return err
-	}
-	h.Jobs.JobsCancelled(cancelled)
-	h.Jobs.HostChanged(host.ID)
-	return done(c, "/")
 }
 
 // confirm asks in the dialog or on a page of its own.

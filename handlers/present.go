@@ -136,10 +136,14 @@ func presentGroup(h *models.HostState, g *models.Group, strip []ui.Day, now time
 	}
 	j := h.Active(g.ID)
 	if j == nil {
+		if (v.State == ui.Failed || v.State == ui.Warning) && g.LastJobID != nil {
+			v.WhyJobID = g.LastJobID.String()
+		}
 		return v
 	}
 	v.ActiveJobID, v.CancelRequested, v.State = j.ID.String(), j.CancelRequestedAt != nil, ui.Waiting
 	if j.State != models.JobRunning {
+		v.Detail = waitsFor(h, j, now)
 		return v
 	}
 	v.State, v.Detail = ui.Running, "looking at what there is to do"
@@ -151,6 +155,25 @@ func presentGroup(h *models.HostState, g *models.Group, strip []ui.Day, now time
 		v.Detail = ui.Count(p.TotalFiles, "file", "files") + " · " + ui.Bytes(p.TotalBytes)
 	}
 	return v
+}
+
+// waitsFor says in a few words what a backup that hasn't begun waits for; ""
+// where it is only on its way.
+func waitsFor(h *models.HostState, j *models.Job, now time.Time) string {
+	if !h.Online(now) {
+		return "until the host is back"
+	}
+	for _, other := range h.Open {
+		if other.ID != j.ID && other.State == models.JobRunning && other.SourceGroupName != "" {
+			return "behind " + other.SourceGroupName
+		}
+	}
+	for _, other := range h.Open {
+		if other.Kind == models.KindInit {
+			return "until the repository is set up"
+		}
+	}
+	return ""
 }
 
 func presentJobRow(j *models.Job) views.JobRow {

@@ -3,8 +3,8 @@ package handlers
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"runtime/debug"
-	"strconv"
 	"strings"
 
 	"github.com/a-h/templ"
@@ -24,6 +24,11 @@ func partial(c echo.Context) bool {
 	return h.Get("HX-Request") == "true" && h.Get("HX-Request-Type") == "partial"
 }
 
+// onPage reports whether HTMX asks for a part of the page at this path.
+func onPage(c echo.Context, path string) bool {
+	return partial(c) && strings.HasSuffix(c.Request().Header.Get("HX-Current-URL"), path)
+}
+
 // wantsJSON tells a program from a browser by what it prefers.
 func wantsJSON(c echo.Context) bool {
 	accept := c.Request().Header.Get("Accept")
@@ -34,6 +39,16 @@ func render(c echo.Context, status int, component templ.Component) error {
 	c.Response().Header().Set("Content-Type", "text/html; charset=utf-8")
 	c.Response().WriteHeader(status)
 	return component.Render(c.Request().Context(), c.Response())
+}
+
+// formParams is the whole form, or an error that a person can do something about.
+func formParams(c echo.Context) (url.Values, error) {
+	params, err := c.FormParams()
+	var refused *echo.HTTPError
+	if err != nil && !errors.As(err, &refused) {
+		return nil, &models.Error{Code: models.EInvalid, Message: "This form did not arrive whole. Go back and send it again."}
+	}
+	return params, err
 }
 
 // done ends a form that worked: HTMX is sent to the page by a real
@@ -155,7 +170,7 @@ func (h *Handlers) logPanic(c echo.Context, err error, _ []byte) error {
 }
 
 // fieldErrors are an error's messages by form field; one of a list's elements
-// stands at its list.
+// stands at its list, and at the element: includes[2].
 func fieldErrors(err error) (views.Errors, bool) {
 	var e *models.Error
 	if !errors.As(err, &e) || e.Code != models.EInvalid {
@@ -163,16 +178,17 @@ func fieldErrors(err error) (views.Errors, bool) {
 	}
 	out := views.Errors{}
 	for _, f := range e.Fields {
-		name, index, inList := strings.Cut(f.Field, "[")
-		name = name[strings.LastIndex(name, ".")+1:]
+		element := f.Field[strings.LastIndex(f.Field, ".")+1:]
+		name, _, _ := strings.Cut(element, "[")
+		// Beside its field an order is enough.
 		message := f.Message
-		if inList {
-			if n, err := strconv.Atoi(strings.TrimSuffix(index, "]")); err == nil && name != "source_group_ids" {
-				message = "Line " + strconv.Itoa(n+1) + " " + message
-			}
+		for _, missing := range []string{"is missing: ", "are missing: "} {
+			message = strings.TrimPrefix(message, missing)
 		}
-		if out[name] == "" {
-			out[name] = sentence(message)
+		for _, field := range []string{name, element} {
+			if out[field] == "" {
+				out[field] = sentence(message)
+			}
 		}
 	}
 	if len(e.Fields) == 0 {

@@ -78,11 +78,17 @@ func (h *Handlers) saveSchedule(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	params, err := c.FormParams()
+	params, err := formParams(c)
 	if err != nil {
 		return err
 	}
 	form := views.ScheduleForm{ID: c.Param("sid"), Cron: params.Get("cron"), Enabled: params.Get("enabled") != ""}
+	if params.Has("edit") {
+		if preset := params.Get("edit"); preset != "" {
+			form.Cron = preset
+		}
+		return h.showSchedule(c, http.StatusOK, host, form, params["source_group_ids"])
+	}
 	fields := models.ScheduleFields{Cron: form.Cron, Enabled: form.Enabled, GroupIDs: params["source_group_ids"]}
 	ctx := c.Request().Context()
 	if form.ID == "" {

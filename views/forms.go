@@ -1,6 +1,7 @@
 package views
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,25 @@ type HostForm struct {
 	Errors                   Errors
 }
 
+// HostEdit changes a host's name and labels: POST /hosts/{id}/edit with name
+// and any number of labels. A button named "edit" adds or removes a label's row.
+type HostEdit struct {
+	HostID, HostName string
+	// ResticHost is the name restic records, which no form changes.
+	ResticHost string
+	Name       string
+	Labels     []string
+	// Focus is as in GroupForm.
+	Focus  string
+	Errors Errors
+}
+
+// Danger is a host's danger zone: questions, each with its own page.
+type Danger struct {
+	HostID, HostName string
+	Acts             []Confirm
+}
+
 // Enrolment is the page of a host whose agent hasn't called yet:
 // /hosts/{id}/enrol. EnrolmentLive is fetched again at the event "host" and
 // becomes a link to the host when it came.
@@ -47,49 +67,90 @@ type Enrolment struct {
 	GroupCount    int
 }
 
-// EnvRow is one line of the backend's environment. Set means that a value is
-// stored; it is never shown, and an empty field keeps it.
-type EnvRow struct {
-	Name  string
-	Set   bool
-	Error string
-}
-
-// RepositoryForm sets a host's repository: POST /hosts/{id}/repository with
-// url, password and any number of env_name, env_value pairs in order.
-type RepositoryForm struct {
-	HostID, HostName string
-	URL              string
-	// PasswordSet means that one is stored: an empty field keeps it.
-	PasswordSet bool
-	Env         []EnvRow
-	Errors      Errors
-}
-
-// Retention are the numbers of a policy as they stand in their fields: empty
-// for none, otherwise what was typed, so that a mistake can be shown again.
-type Retention struct {
-	KeepLast, KeepHourly, KeepDaily, KeepWeekly, KeepMonthly, KeepYearly string
-	KeepWithin                                                           string
-	KeepTags                                                             string // comma separated
-}
-
 // GroupForm makes or changes a source group: POST to Action with name, tag,
-// includes and excludes (one a line), keep_last … keep_tags, min_files, min_bytes.
+// any number of includes and excludes (of several lines each, if somebody
+// pastes them), keep_last … keep_tags, min_files, min_bytes (10 GiB). A button
+// named "edit" adds or removes a row and stores nothing.
 type GroupForm struct {
 	HostID, HostName string
-	// ID is "" for a new one.
-	ID                 string
+	// ID is "" for a new one, and Was the name it is stored under.
+	ID, Was            string
 	Action             string
 	Name, Tag          string
-	Includes, Excludes string
+	Includes, Excludes []string
 	Retention          Retention
 	MinFiles, MinBytes string
-	Errors             Errors
+	// Focus is the list ("includes") whose last row the keyboard goes to, as
+	// after a row was added; "" leaves it where a form begins.
+	Focus  string
+	Errors Errors
+}
+
+// list is a field of any number of rows, each a control of the same name.
+type list struct {
+	Name, Label, Placeholder, Hint string
+	// Row names one of its entries: path.
+	Row      string
+	Rows     []string
+	Required bool
+	// Focused puts the keyboard into the last row.
+	Focused bool
+	Errors  Errors
+}
+
+// row is one line of a list.
+type row struct {
+	ID, Value, Label, Error string
+	Focused                 bool
+}
+
+// rows are the entries, and an empty one where there are none.
+func (l list) rows() []row {
+	values := l.Rows
+	if len(values) == 0 {
+		values = []string{""}
+	}
+	out := make([]row, len(values))
+	for i, v := range values {
+		n := strconv.Itoa(i)
+		out[i] = row{ID: "f-" + l.Name + "-" + n, Value: v, Label: l.Label + ", " + l.Row + " " + strconv.Itoa(i+1), Error: l.Errors[l.Name+"["+n+"]"]}
+		if i == 0 {
+			out[i].ID, out[i].Label = "f-"+l.Name, ""
+		}
+	}
+	out[len(out)-1].Focused = l.Focused
+	if out[0].Error == "" && !l.rowWrong() {
+		out[0].Error = l.Errors[l.Name]
+	}
+	return out
+}
+
+// rowWrong tells a mistake in one row from one that is the whole list's.
+func (l list) rowWrong() bool {
+	for field := range l.Errors {
+		if strings.HasPrefix(field, l.Name+"[") {
+			return true
+		}
+	}
+	return false
+}
+
+func (r row) attributes(hint string) templ.Attributes {
+	attrs := templ.Attributes{}
+	if r.Label != "" {
+		attrs["aria-label"] = r.Label
+	}
+	by := hint
+	if r.Error != "" {
+		attrs["aria-invalid"], by = "true", r.ID+"-error "+hint
+	}
+	attrs["aria-describedby"] = by
+	return attrs
 }
 
 // ScheduleForm makes or changes a schedule: POST to Action with cron, enabled
-// ("on") and any number of source_group_ids.
+// ("on") and any number of source_group_ids. A button named "edit" explains the
+// expression, or its own if it has one, and stores nothing.
 type ScheduleForm struct {
 	HostID, HostName string
 	// ID is "" for a new one.
@@ -131,6 +192,9 @@ type CronRun struct {
 // Confirm asks before something is lost. It is a page of its own, and inside
 // the dialog when HTMX asks for it.
 type Confirm struct {
+	// Title is the act's name in a list of acts; "" outside of one.
+	Title string
+	// Heading is the question.
 	Heading string
 	// Lost and Stays are sentences; either may be empty.
 	Lost, Stays string
@@ -138,10 +202,11 @@ type Confirm struct {
 	Action, Act string
 	// Keep is the way out, Keep “www”, and where it leads.
 	Keep, KeepURL string
-	// TypeName asks to type this name (field "name"); "" doesn't.
-	TypeName string
-	Error    string
-	Crumbs   []ui.Crumb
+	// TypeName asks to type this name (field "name"); "" doesn't. Typed is what
+	// was typed in its place.
+	TypeName, Typed string
+	Error           string
+	Crumbs          []ui.Crumb
 }
 
 // RemoveFirst is shown instead of Confirm for a source group that schedules
@@ -150,6 +215,8 @@ type RemoveFirst struct {
 	Heading string // “www” is still in two schedules
 	Text    string
 	Rows    []RemoveRow
+	// Again puts the keyboard on the next removal: one was just made.
+	Again bool
 	// Act is the button that stays disabled, Keep the way out.
 	Act           string
 	Keep, KeepURL string
@@ -166,7 +233,15 @@ func (f GroupForm) heading() string {
 	if f.ID == "" {
 		return "New source group on " + f.HostName
 	}
-	return "Edit “" + f.Name + "” on " + f.HostName
+	return "Edit “" + f.Was + "” on " + f.HostName
+}
+
+func (f GroupForm) tagHint() string {
+	const rules = "On every snapshot of this group, and this group’s for ever. No comma, and not job: at its beginning."
+	if f.ID == "" {
+		return rules + " Empty takes the name."
+	}
+	return rules + " Older snapshots keep the tag they have."
 }
 
 func (f ScheduleForm) heading() string {
@@ -197,15 +272,6 @@ func hostCrumbs(id, name, here string) []ui.Crumb {
 	return []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: name, URL: "/hosts/" + id}, {Text: here}}
 }
 
-// envRows are the stored names and always some room for new ones.
-func (f RepositoryForm) envRows() []EnvRow {
-	rows := append([]EnvRow(nil), f.Env...)
-	for range 2 {
-		rows = append(rows, EnvRow{})
-	}
-	return rows
-}
-
 // nextClass makes the button of the first step that is left the primary one.
 func (e Enrolment) nextClass(step int) string {
 	next := 0
@@ -223,32 +289,11 @@ func (e Enrolment) nextClass(step int) string {
 	return ui.ButtonQuiet
 }
 
-func (f RepositoryForm) passwordHint() string {
-	if f.PasswordSet {
-		return "One is set. Leave empty to keep it."
-	}
-	return "restic’s own, for this repository. Keep a copy elsewhere: without it nobody can read the snapshots."
-}
-
-func (r EnvRow) placeholder() string {
-	if r.Set {
-		return "set"
-	}
-	return "Value"
-}
-
-func envInvalid(id string, r EnvRow) templ.Attributes {
-	if r.Error == "" {
-		return nil
-	}
-	return templ.Attributes{"aria-invalid": "true", "aria-describedby": id + "-error"}
-}
-
 func (f GroupForm) crumb() string {
 	if f.ID == "" {
 		return "new source group"
 	}
-	return f.Name
+	return f.Was
 }
 
 func (f ScheduleForm) crumb() string {
@@ -261,6 +306,14 @@ func (f ScheduleForm) crumb() string {
 // previewURL names the host, whose zone decides; the field's own value is added
 // by the element that asks.
 func (f ScheduleForm) previewURL() string { return "/cron-preview?host_id=" + f.HostID }
+
+// choiceAttributes put the mistake of having chosen none on the first choice.
+func (f ScheduleForm) choiceAttributes(i int) templ.Attributes {
+	if i > 0 || f.Errors["source_group_ids"] == "" {
+		return nil
+	}
+	return templ.Attributes{"aria-invalid": "true", "aria-describedby": "f-source_group_ids-error"}
+}
 
 func (f ScheduleForm) cronError() string { return f.Errors["cron"] }
 

@@ -43,6 +43,7 @@ type Host struct {
 }
 
 // ScheduleLag says that the agent has not applied the newest schedule version.
+// ChangedAt is zero where nobody has changed a schedule: a database was restored.
 type ScheduleLag struct {
 	ChangedAt        time.Time
 	Current, Applied int64
@@ -78,6 +79,9 @@ type Group struct {
 	// CancelRequested that it was asked to stop.
 	ActiveJobID     string
 	CancelRequested bool
+	// WhyJobID is the job that explains a state which isn't good, "" where none
+	// does.
+	WhyJobID string
 	// Percent is the running backup's, 0 to 100, or below 0 for none known.
 	Percent float64
 }
@@ -104,8 +108,8 @@ func (h Host) facts() []string {
 			facts = append(facts, s)
 		}
 	}
-	if h.LinkSince.IsZero() {
-		add(h.Link)
+	if h.LinkSince.IsZero() && h.Link != "" {
+		add("last by " + h.Link)
 	}
 	add(h.OS)
 	if h.ResticVersion != "" {
@@ -157,8 +161,6 @@ func (h Host) state() ui.State {
 func (g Group) paths() string { return strings.Join(g.Includes, " ") }
 
 func (g Group) domID() string { return "group-" + g.ID }
-
-func (h Host) deletable() bool { return h.CanAdminister }
 
 // cloneRemedy leads to a new enrolment, which shuts the other machine out.
 func cloneRemedy(h Host) ui.Link {

@@ -137,12 +137,27 @@ addEventListener("click", (event) => {
 	if (copy) copyText(copy);
 	const fill = target.closest?.("[data-fill]");
 	if (fill) {
+		event.preventDefault(); // it would post the form, for want of a script
 		const input = $(fill.dataset.fill);
-		input.value = fill.dataset.value;
+		input.value = fill.value;
 		input.dispatchEvent(new Event("input", { bubbles: true }));
 		input.focus();
 	}
 	if (target.closest?.("[data-close]") || target === dialog) dialog.close();
+});
+
+// A repository's kind shows how its address is written; an address that says
+// its own kind chooses it.
+addEventListener("input", (event) => {
+	const form = event.target.closest?.("[data-schemes]");
+	if (!form) return;
+	const { scheme, url } = form.elements;
+	if (event.target === url) {
+		const kind = url.value.startsWith("/") ? "local" : url.value.split(":", 1)[0];
+		const known = [...scheme.options].some((option) => option.value === kind);
+		if (known && (kind === "local" || url.value.includes(":"))) scheme.value = kind;
+	} else if (event.target !== scheme) return;
+	url.placeholder = scheme.selectedOptions[0].dataset.placeholder;
 });
 
 addEventListener("keydown", (event) => {

@@ -33,8 +33,9 @@ type Field struct {
 	Mono bool
 	// Rows makes it a textarea.
 	Rows int
-	// Min is the least number allowed, for Type number; empty is no limit.
-	Min string
+	// Numeric offers digits on a telephone. The field stays one of text: what
+	// isn't a number is told beside it and not swallowed by the browser.
+	Numeric bool
 }
 
 // ID is the id of the field's control.
@@ -76,8 +77,8 @@ func (f Field) describe() templ.Attributes {
 	if f.Error != "" {
 		attrs["aria-invalid"] = "true"
 	}
-	if f.Min != "" {
-		attrs["min"] = f.Min
+	if f.Numeric {
+		attrs["inputmode"] = "numeric"
 	}
 	return attrs
 }

@@ -1,0 +1,170 @@
+package handlers
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"resticfleet/models"
+	"resticfleet/views"
+	"resticfleet/views/ui"
+)
+
+// dangerZone lists what can't be taken back, each with what is lost by it and
+// what stays.
+func (h *Handlers) dangerZone(c echo.Context) error {
+	host, repo, err := h.hostAndRepository(c)
+	if err != nil {
+		return err
+	}
+	v := views.Danger{HostID: host.ID.String(), HostName: host.Name}
+	if repo != nil {
+		v.Acts = []views.Confirm{initQuestion(host, repo), unlockQuestion(host, repo), forgetQuestion(host, repo)}
+	}
+	v.Acts = append(v.Acts, deleteHostQuestion(host))
+	return render(c, http.StatusOK, views.DangerPage(h.page(c, "Danger zone of "+host.Name, views.NavFleet), v))
+}
+
+// hostAndRepository is nil for the repository of a host that has none.
+func (h *Handlers) hostAndRepository(c echo.Context) (*models.Host, *models.HostRepository, error) {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	repo, err := models.FindRepository(c.Request().Context(), h.DB, host.ID)
+	if models.CodeOf(err) == models.ENotFound {
+		return host, nil, nil
+	}
+	return host, repo, err
+}
+
+// danger is a question about a host, and where its answer goes.
+func danger(host *models.Host, path, crumb string, q views.Confirm) views.Confirm {
+	url := "/hosts/" + host.ID.String()
+	q.Action, q.KeepURL = url+path, url+"/danger"
+	q.Crumbs = []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: host.Name, URL: url}, {Text: "danger zone", URL: q.KeepURL}, {Text: crumb}}
+	return q
+}
+
+func initQuestion(host *models.Host, repo *models.HostRepository) views.Confirm {
+	return danger(host, "/repository/init", "set up again", views.Confirm{
+		Title: "Set the repository up again", Heading: "Set the repository up again?",
+		Lost:  "If no repository is at " + repo.URL + " any more, a new and empty one is made there: the snapshots of the old one are not in it.",
+		Stays: "A repository that is there is only opened, and nothing in it changes.",
+		Act:   "Set up again", Keep: "Leave it",
+	})
+}
+
+func unlockQuestion(host *models.Host, repo *models.HostRepository) views.Confirm {
+	return danger(host, "/repository/unlock", "unlock", views.Confirm{
+		Title: "Unlock the repository", Heading: "Unlock the repository?",
+		Lost:  "The locks that a dead restic left in " + repo.URL + " go, so that check, forget and prune can work again.",
+		Stays: "A lock whose restic lives is never taken away, and no snapshot is touched.",
+		Act:   "Unlock", Keep: "Leave it locked",
+	})
+}
+
+func forgetQuestion(host *models.Host, repo *models.HostRepository) views.Confirm {
+	return danger(host, "/repository/forget", "forget the repository", views.Confirm{
+		Title: "Forget the repository", Heading: "Forget the repository of “" + host.Name + "”?",
+		Lost: "The password and the credentials stored for " + repo.URL + " are erased. Without a copy of the password nobody can read its snapshots any more. " +
+			"Nothing of " + host.Name + " is backed up until it has a repository again.",
+		Stays: "The repository stays where it is, with every snapshot; so do source groups and schedules.",
+		Act:   "Forget the repository", Keep: "Keep the repository", TypeName: host.Name,
+	})
+}
+
+func deleteHostQuestion(host *models.Host) views.Confirm {
+	return danger(host, "/delete", "delete", views.Confirm{
+		Title: "Delete " + host.Name, Heading: "Delete “" + host.Name + "”?",
+		Lost:  "Its source groups, schedules, repository password and credentials go, its agent is cut off, and waiting jobs are cancelled. A backup that runs may end.",
+		Stays: "The snapshots stay in the repository, and the history of its jobs stays here.",
+		Act:   "Delete “" + host.Name + "”", Keep: "Keep “" + host.Name + "”", TypeName: host.Name,
+	})
+}
+
+// askAboutRepository asks one of the questions about a host's repository.
+func (h *Handlers) askAboutRepository(question func(*models.Host, *models.HostRepository) views.Confirm) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		host, repo, err := h.hostAndRepository(c)
+		if err != nil {
+			return err
+		}
+		if repo == nil {
+			return models.Conflict("This host has no repository yet. Set one up first.")
+		}
+		return h.confirm(c, http.StatusOK, question(host, repo))
+	}
+}
+
+// runOnRepository makes a job of that kind and leads to it; the host's own page
+// shows what comes of it and stays.
+func (h *Handlers) runOnRepository(kind models.JobKind) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		host, err := h.hostOf(c)
+		if err != nil {
+			return err
+		}
+		job, err := h.Jobs.RunOnHost(c.Request().Context(), host.ID, kind, who(c).Actor())
+		if err != nil {
+			return err
+		}
+		if url := "/hosts/" + host.ID.String(); onPage(c, url) {
+			return acted(c, url)
+		}
+		return done(c, "/jobs/"+job.ID.String())
+	}
+}
+
+// named reports whether the host's name was typed, and asks again where not.
+func (h *Handlers) named(c echo.Context, host *models.Host, q views.Confirm) (bool, error) {
+	if strings.TrimSpace(c.FormValue("name")) == host.Name {
+		return true, nil
+	}
+	q.Typed, q.Error = c.FormValue("name"), "That is not its name. Type “"+host.Name+"” to go on."
+	return false, h.confirm(c, http.StatusUnprocessableEntity, q)
+}
+
+func (h *Handlers) forgetRepository(c echo.Context) error {
+	host, repo, err := h.hostAndRepository(c)
+	if err != nil {
+		return err
+	}
+	if repo == nil {
+		return done(c, "/hosts/"+host.ID.String())
+	}
+	if ok, err := h.named(c, host, forgetQuestion(host, repo)); !ok {
+		return err
+	}
+	if err := models.UnbindRepository(c.Request().Context(), h.DB, host.ID); err != nil {
+		return err
+	}
+	h.Jobs.HostChanged(host.ID)
+	return done(c, "/hosts/"+host.ID.String())
+}
+
+func (h *Handlers) confirmDeleteHost(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	return h.confirm(c, http.StatusOK, deleteHostQuestion(host))
+}
+
+func (h *Handlers) deleteHost(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	if ok, err := h.named(c, host, deleteHostQuestion(host)); !ok {
+		return err
+	}
+	cancelled, err := models.DeleteHost(c.Request().Context(), h.DB, host.ID)
+	if err != nil {
+		return err
+	}
+	h.Jobs.JobsCancelled(cancelled)
+	h.Jobs.HostChanged(host.ID)
+	return done(c, "/")
+}
