@@ -148,11 +148,19 @@ func (h *Handlers) audit(table map[string]access) echo.MiddlewareFunc {
 				return next(c)
 			}
 			err := next(c)
-			h.keepAudit(c, err)
+			if c.Get(drawnKey) == nil {
+				h.keepAudit(c, err)
+			}
 			return err
 		}
 	}
 }
+
+// noteDrawn tells that a form was only drawn anew, with a row more or less:
+// nobody asked for a change.
+func noteDrawn(c echo.Context) { c.Set(drawnKey, true) }
+
+const drawnKey = "drawn"
 
 // auditTimeout is how long an entry may take that its client doesn't wait for.
 const auditTimeout = 5 * time.Second

@@ -93,6 +93,7 @@ func (h *Handlers) saveGroup(c echo.Context) error {
 		return err
 	}
 	if edited {
+		noteDrawn(c)
 		return h.showGroup(c, http.StatusOK, form)
 	}
 	fields, errs := groupFields(form)

@@ -198,6 +198,9 @@ func TestAListOfPathsIsEditedRowByRow(t *testing.T) {
 	want(t, "a row more", b.post(edit, edited("includes+"), cookie...), 200, "<html", "path 5", "autofocus", ">/a b <", ">/c<", `value="1,5 GiB"`, "Each number must be a whole one", "!path 6")
 	want(t, "a row less", b.post(edit, edited("includes-0"), asHTMX(cookie...)...), 200, "!<html", "!>/srv/www<", ">"+odd+"<")
 	want(t, "an empty list keeps a row", b.post(edit, edited("excludes-0"), cookie...), 200, `id="f-excludes"`)
+	if n := b.count("select count(*) from audit_entries"); n != 0 {
+		t.Errorf("drawing a form left %d entries in the audit log", n)
+	}
 	want(t, "numbers", b.post(edit, form, cookie...), 422, `id="f-keep_last-error"`, `id="f-min_files-error"`, `id="f-min_bytes-error"`, `value="many"`)
 	form["keep_last"], form["min_files"], form["min_bytes"] = []string{"1,000"}, []string{""}, []string{"1.5 GiB"}
 	form["includes"] = append(form["includes"], "srv", "/c")
@@ -217,6 +220,9 @@ func TestAListOfPathsIsEditedRowByRow(t *testing.T) {
 	want(t, "a tag that is taken", b.post(groups, url.Values{"name": {"x"}, "tag": {"web"}, "includes": {"/x"}}, cookie...), 422, `id="f-tag-error"`, "choose another tag")
 	want(t, "no tag takes the name", b.post(groups, url.Values{"name": {"x"}, "includes": {"/x"}}, cookie...), 303)
 	want(t, "words as one types", b.do("GET", "/retention-words?keep_daily=7&keep_weekly=4", nil, asHTMX(cookie...)...), 200, "Keeps the last 7 daily and 4 weekly snapshots; everything else is removed when forget runs.", "!<html")
+	if n := b.count("select count(*) from audit_entries where action = ?", "POST /hosts/:id/source-groups/:gid"); n != 3 {
+		t.Errorf("three tries to change the group left %d entries", n)
+	}
 	if n := b.count("select count(*) from source_groups"); n != 2 {
 		t.Errorf("%d groups", n)
 	}

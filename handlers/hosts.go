@@ -123,6 +123,7 @@ func (h *Handlers) saveHost(c echo.Context) error {
 	form, edit := views.HostEdit{Name: params.Get("name")}, params.Get("edit")
 	form.Labels = readRows(params["labels"], nil, edit, "labels", &form.Focus)
 	if edit != "" {
+		noteDrawn(c)
 		return h.showHostEdit(c, http.StatusOK, host, form)
 	}
 	_, err = models.UpdateHost(c.Request().Context(), h.DB, host.ID, models.HostFields{Name: form.Name, Labels: form.Labels})

@@ -160,7 +160,10 @@ func presentGroup(h *models.HostState, g *models.Group, strip []ui.Day, now time
 // waitsFor says in a few words what a backup that hasn't begun waits for; ""
 // where it is only on its way.
 func waitsFor(h *models.HostState, j *models.Job, now time.Time) string {
-	if !h.Online(now) {
+	switch {
+	case h.EnrolledAt == nil:
+		return "until its agent calls"
+	case !h.Online(now):
 		return "until the host is back"
 	}
 	for _, other := range h.Open {

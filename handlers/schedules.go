@@ -84,6 +84,7 @@ func (h *Handlers) saveSchedule(c echo.Context) error {
 	}
 	form := views.ScheduleForm{ID: c.Param("sid"), Cron: params.Get("cron"), Enabled: params.Get("enabled") != ""}
 	if params.Has("edit") {
+		noteDrawn(c)
 		if preset := params.Get("edit"); preset != "" {
 			form.Cron = preset
 		}

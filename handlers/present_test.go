@@ -1,0 +1,47 @@
+package handlers
+
+import (
+	"testing"
+	"time"
+
+	"resticfleet/models"
+	"resticfleet/views/ui"
+)
+
+func TestAGroupSaysWhatItIsAt(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 13, 52, 0, 0, time.UTC)
+	www, id := &models.Group{ID: models.NewID[models.GroupID](), Name: "www"}, models.NewID[models.JobID]()
+	backup := func(state models.JobState, group *models.Group) *models.Job {
+		return &models.Job{ID: models.NewID[models.JobID](), Kind: models.KindBackup, State: state, SourceGroupID: &group.ID, SourceGroupName: group.Name}
+	}
+	mail := &models.Group{ID: models.NewID[models.GroupID](), Name: "mail"}
+	here := &models.Host{EnrolledAt: &now, LastSeenAt: &now}
+	for what, c := range map[string]struct {
+		host   *models.Host
+		group  models.Group
+		open   []*models.Job
+		state  ui.State
+		detail string
+		why    bool
+	}{
+		"good":             {here, models.Group{GoodAt: &now, LastState: "succeeded", LastJobID: &id}, nil, ui.Good, "", false},
+		"failed":           {here, models.Group{GoodAt: &now, LastState: "failed", LastJobID: &id}, nil, ui.Failed, "", true},
+		"a warning":        {here, models.Group{GoodAt: &now, LastState: "warning", LastJobID: &id}, nil, ui.Warning, "", true},
+		"on its way":       {here, models.Group{}, []*models.Job{backup(models.JobSent, www)}, ui.Waiting, "", false},
+		"failed, again":    {here, models.Group{LastState: "failed", LastJobID: &id}, []*models.Job{backup(models.JobQueued, www)}, ui.Waiting, "", false},
+		"behind another":   {here, models.Group{}, []*models.Job{backup(models.JobRunning, mail), backup(models.JobQueued, www)}, ui.Waiting, "behind mail", false},
+		"behind the init":  {here, models.Group{}, []*models.Job{{Kind: models.KindInit, State: models.JobQueued}, backup(models.JobQueued, www)}, ui.Waiting, "until the repository is set up", false},
+		"away":             {&models.Host{EnrolledAt: &now}, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, ui.Waiting, "until the host is back", false},
+		"not enrolled":     {&models.Host{}, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, ui.Waiting, "until its agent calls", false},
+		"just begun":       {here, models.Group{}, []*models.Job{backup(models.JobRunning, www)}, ui.Running, "looking at what there is to do", false},
+		"running, another": {here, models.Group{}, []*models.Job{backup(models.JobRunning, www), backup(models.JobQueued, www)}, ui.Running, "looking at what there is to do", false},
+	} {
+		c.group.ID, c.group.Name = www.ID, www.Name
+		h := &models.HostState{Host: c.host, Groups: []*models.Group{&c.group}, Open: c.open}
+		v := presentGroup(h, &c.group, nil, now)
+		if v.State != c.state || v.Detail != c.detail || (v.WhyJobID == id.String()) != c.why {
+			t.Errorf("%s: %s, %q, why %q; want %s, %q, %v", what, v.State, v.Detail, v.WhyJobID, c.state, c.detail, c.why)
+		}
+	}
+}
