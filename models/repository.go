@@ -99,13 +99,13 @@ func allowedEnv(scheme string) string {
 	return strings.Join(names, ", ")
 }
 
-// credentialEnv names the variables that credentials belong into, as far as
-// they can be told in a sentence.
+// credentialEnv names the variables that credentials belong into, where they
+// are so few that a sentence can.
 func credentialEnv(scheme string) string {
 	if names := protocol.BackendEnv(scheme); len(names) < 5 {
-		return strings.Join(names, ", ")
+		return ", as " + strings.Join(names, ", ")
 	}
-	return "the variables of this backend"
+	return ""
 }
 
 // checkRepositoryURL returns the scheme, or "" with a problem added.
@@ -158,7 +158,7 @@ func checkRepositoryURL(p *problems, raw string) string {
 		if scheme == protocol.SchemeSFTP {
 			p.add(field, "must not hold a password: give the agent's user on the host an ssh key without one")
 		} else {
-			p.add(field, "must not hold a user or password: give them in env, as %s", credentialEnv(scheme))
+			p.add(field, "must not hold a user or password: those go into the credentials (env)%s", credentialEnv(scheme))
 		}
 		return ""
 	}

@@ -137,8 +137,9 @@ func (h Host) clockText() string {
 	return "This host's clock is " + ui.Duration(off) + " " + way + ". Its schedules fire by that clock: set it, best by NTP."
 }
 
+// localTime is "" until the agent has told its zone.
 func (h Host) localTime() string {
-	if h.Timezone == "" {
+	if h.Timezone == "" || !h.Enrolled {
 		return ""
 	}
 	s := h.Timezone + ", " + h.Clock.Wall(h.Clock.Now) + " there"
