@@ -38,7 +38,8 @@ type Config struct {
 // Handlers answers requests.
 type Handlers struct {
 	Config
-	throttle *throttle
+	throttle *throttle // of logins
+	refusals *throttle // of what is audited of strangers
 }
 
 // access is who may use a route.
@@ -142,7 +143,7 @@ func (h *Handlers) routes() []route {
 
 // New makes the whole HTTP side of the server.
 func New(c Config) *echo.Echo {
-	h := &Handlers{Config: c, throttle: newThrottle()}
+	h := &Handlers{Config: c, throttle: newThrottle(), refusals: newThrottle()}
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = h.fail
@@ -156,8 +157,9 @@ func New(c Config) *echo.Echo {
 		table[r.Method+" "+r.Pattern] = access(r.Role)
 	}
 	e.Pre(h.retired)
+	e.Use(h.secureHeaders(table), h.audit(table)) // also of what is refused, or panics
 	e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: h.logPanic}))
-	e.Use(h.secureHeaders(table), crossOrigin(), h.authorize(table), h.audit(table))
+	e.Use(crossOrigin(), h.authorize(table))
 	limit := func(skip middleware.Skipper) echo.MiddlewareFunc {
 		return middleware.BodyLimitWithConfig(middleware.BodyLimitConfig{Limit: "1MiB", Skipper: skip})
 	}
