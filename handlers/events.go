@@ -32,7 +32,8 @@ type stream struct {
 	flow *http.ResponseController
 	who  *models.Identity
 
-	job     models.JobID // set on a job's page
+	host    models.HostID // set on a host's page
+	job     models.JobID  // set on a job's page
 	lastSeq int64
 }
 
@@ -45,7 +46,7 @@ func jobStream(id models.JobID, log views.Log) string {
 }
 
 // events is the one stream of a page: ?on=fleet, jobs, host:ID or job:ID. It
-// ends with the session that opened it, and with the server.
+// ends as mayGoOn says, and with the server.
 func (h *Handlers) events(c echo.Context) error {
 	topic := jobs.Topic(c.QueryParam("on"))
 	s := &stream{h: h, ctx: c.Request().Context(), w: c.Response(), who: who(c), flow: http.NewResponseController(c.Response())}
@@ -57,6 +58,7 @@ func (h *Handlers) events(c echo.Context) error {
 		if err != nil {
 			return err
 		}
+		s.host = host
 		if _, err := models.FindHost(s.ctx, h.DB, host); err != nil {
 			return err
 		}
@@ -95,18 +97,36 @@ func (h *Handlers) events(c echo.Context) error {
 		case <-s.ctx.Done():
 			return nil
 		case <-ping.C:
-			if _, err := h.identify(c); err != nil {
-				return nil // signed out, or revoked: the browser comes back and is told
+			if !s.mayGoOn(c) {
+				return nil
 			}
 			err = s.send("ping", "", "")
 		case <-sub.Wake():
 			sub.Take()
+			if !s.mayGoOn(c) {
+				return nil
+			}
 			if err = s.look(kind); err == nil {
 				err = s.rest()
 			}
 		}
 	}
 	return nil // the browser is gone
+}
+
+// mayGoOn is asked before anything is sent: the stream ends with the session
+// or token that opened it, with its role, and with its host. The browser comes
+// back, and is told or gets what its role shows now.
+func (s *stream) mayGoOn(c echo.Context) bool {
+	id, err := s.h.identify(c)
+	if err != nil || id.Role != s.who.Role {
+		return false
+	}
+	if s.host.IsZero() {
+		return true
+	}
+	_, err = models.FindHost(s.ctx, s.h.DB, s.host)
+	return err == nil
 }
 
 // rest lets a burst gather.

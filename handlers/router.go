@@ -142,12 +142,17 @@ func (h *Handlers) routes() []route {
 }
 
 // New makes the whole HTTP side of the server.
-func New(c Config) *echo.Echo {
-	h := &Handlers{Config: c, throttle: newThrottle(), refusals: newThrottle()}
+func New(c Config) *echo.Echo { return newHandlers(c).router() }
+
+func newHandlers(c Config) *Handlers {
+	return &Handlers{Config: c, throttle: newThrottle(), refusals: newThrottle()}
+}
+
+func (h *Handlers) router() *echo.Echo {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = h.fail
-	e.IPExtractor = clientAddress(c.TrustedProxies)
+	e.IPExtractor = clientAddress(h.TrustedProxies)
 
 	table := map[string]access{}
 	for _, r := range h.routes() {
@@ -174,7 +179,7 @@ func New(c Config) *echo.Echo {
 		}
 		e.Add(r.method, r.path, r.handle)
 	}
-	api.Register(e, api.Config{DB: c.DB, Jobs: c.Jobs, BaseURL: h.baseURL, Log: c.Log})
+	api.Register(e, api.Config{DB: h.DB, Jobs: h.Jobs, BaseURL: h.baseURL, Log: h.Log})
 	return e
 }
 

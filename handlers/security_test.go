@@ -1,12 +1,18 @@
 package handlers
 
 import (
+	"bufio"
+	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"resticfleet/jobs"
 	"resticfleet/models"
 )
 
@@ -176,5 +182,257 @@ func TestStrangersCantFillTheAuditLog(t *testing.T) {
 	try("192.0.2.1:1", "Authorization", "Bearer "+b.token(models.RoleViewer))
 	if n := b.count("select count(*) from audit_entries"); n != 2*refusalsPerAddress+2 {
 		t.Errorf("%d entries with another's and a known one's", n)
+	}
+}
+
+// tap is the stream of a page, as its browser reads it.
+type tap struct {
+	status int
+	lines  chan string // closed at its end
+	close  context.CancelFunc
+}
+
+// tap opens a stream on a real socket and reads the first thing it sends.
+func (b *bundle) tap(web *httptest.Server, on string, header ...string) *tap {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(b.ctx)
+	req, err := http.NewRequestWithContext(ctx, "GET", web.URL+"/events?on="+on, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := web.Client().Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	s := &tap{status: res.StatusCode, lines: make(chan string, 10_000), close: cancel}
+	go func() {
+		defer close(s.lines)
+		defer res.Body.Close()
+		for scanner := bufio.NewScanner(res.Body); scanner.Scan(); {
+			s.lines <- scanner.Text()
+		}
+	}()
+	b.t.Cleanup(func() { // nothing goes on reading when the test has ended
+		cancel()
+		for range s.lines {
+		}
+	})
+	return s
+}
+
+// event reads to the end of one event; false at the end of the stream.
+func (s *tap) event() (text string, ok bool) {
+	for line := range s.lines {
+		if line == "" {
+			return text, true
+		}
+		text += line + "\n"
+	}
+	return text, false
+}
+
+// A stream is authorised at its start, and nothing is sent any more once its
+// session has ended, its role has changed, or its host is deleted.
+func TestAStreamEndsWithWhatItWasOpenedBy(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	web := httptest.NewServer(b.web)
+	t.Cleanup(web.Close)
+	host, err := models.AddHost(b.ctx, b.db, models.HostFields{Name: "web-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, on := range []string{"fleet", "host:" + host.ID.String()} {
+		if s := b.tap(web, on); s.status != http.StatusUnauthorized {
+			t.Errorf("%s for a stranger: %d", on, s.status)
+		}
+	}
+	cookie := func(role models.Role) []string { return []string{"Cookie", "session=" + b.session(role)} }
+	admin := cookie(models.RoleAdmin)
+	if s := b.tap(web, "host:"+models.NewID[models.HostID]().String(), admin...); s.status != http.StatusNotFound {
+		t.Errorf("a host that isn't there: %d", s.status)
+	}
+	for _, c := range []struct {
+		name, on string
+		header   []string
+		end      func()
+	}{
+		{"the session ends", "jobs", cookie(models.RoleViewer), func() { b.exec("delete from sessions where user_id = (select id from users where name = 'viewer')") }},
+		{"the role changes", "fleet", cookie(models.RoleOperator), func() { b.exec("update users set role = 'viewer' where name = 'operator'") }},
+		{"the token is revoked", "fleet", []string{"Authorization", "Bearer " + b.token(models.RoleViewer)}, func() { b.exec("update api_tokens set revoked_at = now()") }},
+		{"the host is deleted", "host:" + host.ID.String(), admin, func() {
+			body(t, b.do("POST", "/api/hosts/"+host.ID.String(), nil, admin...))
+			if _, err := models.DeleteHost(b.ctx, b.db, host.ID); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		s := b.tap(web, c.on, c.header...)
+		if first, ok := s.event(); !ok || s.status != http.StatusOK {
+			t.Fatalf("%s: %d %q", c.name, s.status, first)
+		}
+		b.h.Hub.Publish(jobs.Topic(c.on))
+		if _, ok := s.event(); !ok {
+			t.Errorf("%s: it ended before", c.name)
+		}
+		c.end()
+		b.h.Hub.Publish(jobs.Topic(c.on))
+		if more, ok := s.event(); ok || more != "" {
+			t.Errorf("%s, and yet it is sent %q", c.name, more)
+			s.close()
+		}
+	}
+}
+
+// Whose address counts: that of the peer, and behind a proxy that is trusted
+// the right-most one that isn't.
+func TestWhoseAddressCounts(t *testing.T) {
+	t.Parallel()
+	networks := func(texts ...string) (all []*net.IPNet) {
+		for _, text := range texts {
+			_, n, err := net.ParseCIDR(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, n)
+		}
+		return all
+	}
+	trusted := networks("10.0.0.0/8", "fd00::/8")
+	for _, c := range []struct {
+		trusted      []*net.IPNet
+		remote, want string
+		forwarded    []string
+	}{
+		{nil, "192.0.2.1:1", "192.0.2.1", []string{"203.0.113.9"}},
+		{nil, "127.0.0.1:1", "127.0.0.1", []string{"203.0.113.9"}}, // nobody is trusted unasked
+		{trusted, "192.0.2.1:1", "192.0.2.1", []string{"203.0.113.9"}},
+		{trusted, "127.0.0.1:1", "127.0.0.1", []string{"203.0.113.9"}},
+		{trusted, "192.168.0.1:1", "192.168.0.1", []string{"203.0.113.9"}},
+		{trusted, "169.254.0.1:1", "169.254.0.1", []string{"203.0.113.9"}},
+		{trusted, "10.0.0.1:1", "203.0.113.9", []string{"203.0.113.9"}},
+		{trusted, "10.0.0.1:1", "203.0.113.9", []string{"198.51.100.1, 203.0.113.9"}},
+		{trusted, "10.0.0.1:1", "203.0.113.9", []string{"198.51.100.1", "203.0.113.9"}},
+		{trusted, "10.0.0.1:1", "203.0.113.9", []string{"10.0.0.5, 203.0.113.9, 10.0.0.2"}},
+		{trusted, "10.0.0.1:1", "203.0.113.9", []string{"garbage, 203.0.113.9"}},
+		{trusted, "10.0.0.1:1", "10.0.0.1", []string{"203.0.113.9, garbage"}},
+		{trusted, "10.0.0.1:1", "10.0.0.1", nil},
+		{trusted, "10.0.0.1:1", "127.0.0.1", []string{"203.0.113.9, 127.0.0.1"}},
+		{trusted, "[fd00::1]:1", "2001:db8::9", []string{"2001:db8::9"}},
+		{trusted, "[2001:db8::1]:1", "2001:db8::1", []string{"203.0.113.9"}},
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
+		r.RemoteAddr = c.remote
+		r.Header["X-Forwarded-For"] = c.forwarded
+		r.Header.Set("X-Real-Ip", "198.51.100.99")
+		r.Header.Set("Forwarded", "for=198.51.100.99")
+		if got := clientAddress(c.trusted)(r); got != c.want {
+			t.Errorf("from %s for %q: %s, want %s", c.remote, c.forwarded, got, c.want)
+		}
+	}
+}
+
+// A made-up address doesn't buy further tries, and neither does another one of
+// the same IPv6 network.
+func TestAMadeUpAddressBuysNoTries(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	try := func(from, forwarded, name string) int {
+		res := b.login(name, "wrong", "X-From", from, "X-Forwarded-For", forwarded)
+		body(t, res)
+		return res.StatusCode
+	}
+	for i := range triesPerAddress - 1 {
+		b.h.throttle.begin("192.0.2.9", fmt.Sprint(i))
+	}
+	if status := try("192.0.2.9", "203.0.113.200", "the last"); status != http.StatusUnauthorized {
+		t.Errorf("the last try: %d", status)
+	}
+	if status := try("192.0.2.9", "203.0.113.200", "another"); status != http.StatusTooManyRequests {
+		t.Errorf("with an address nobody believes: %d", status)
+	}
+	if status := try(trustedProxy, "192.0.2.9", "another"); status != http.StatusTooManyRequests {
+		t.Errorf("the same one by a proxy: %d", status)
+	}
+	if status := try(trustedProxy, "192.0.2.9, 203.0.113.1", "another"); status != http.StatusUnauthorized {
+		t.Errorf("somebody else by the proxy: %d", status)
+	}
+	if n := b.count("select count(distinct address) from audit_entries"); n != 2 {
+		t.Errorf("%d addresses in the audit log", n)
+	}
+	th := newThrottle()
+	th.now = func() time.Time { return time.Date(2026, 11, 20, 2, 0, 0, 0, time.UTC) }
+	for i := range triesPerAddress {
+		th.begin(fmt.Sprintf("2001:db8:1:2:%x::1", i), fmt.Sprint(i))
+	}
+	if th.begin("2001:db8:1:2:ffff::", "another") == 0 || th.begin("2001:db8:1:3::1", "another") != 0 {
+		t.Error("an IPv6 network is not one address")
+	}
+}
+
+// Every kind of answer tells a browser that nothing but what we serve may run
+// there, and that it is to be kept nowhere.
+func TestEveryAnswerIsStrict(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	cookie := "session=" + b.session(models.RoleAdmin)
+	viewer := "session=" + b.session(models.RoleViewer)
+	page, hx := []string{"Accept", "text/html"}, []string{"HX-Request", "true", "HX-Request-Type", "partial"}
+	check := func(what string, res *http.Response, status int) {
+		t.Helper()
+		body(t, res)
+		if res.StatusCode != status {
+			t.Errorf("%s: %d, want %d", what, res.StatusCode, status)
+		}
+		for name, want := range map[string]string{
+			"Content-Security-Policy": csp, "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "same-origin",
+			"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin", "Strict-Transport-Security": "max-age=31536000",
+		} {
+			if got := res.Header.Values(name); len(got) != 1 || got[0] != want {
+				t.Errorf("%s: %s is %q", what, name, got)
+			}
+		}
+		if kept := res.Header.Get("Cache-Control"); kept != "no-store" && !strings.HasPrefix(what, "GET /static/") {
+			t.Errorf("%s: Cache-Control is %q", what, kept)
+		}
+		for _, c := range res.Cookies() {
+			if !c.Secure || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" || !c.HttpOnly && c.Name != "theme" {
+				t.Errorf("%s: %s", what, c)
+			}
+		}
+	}
+	for _, c := range []struct {
+		method, path, cookie string
+		header               []string
+		status               int
+	}{
+		{"GET", "/", cookie, page, 200}, {"GET", "/", cookie, hx, 200}, {"GET", "/api/hosts", cookie, nil, 200}, {"GET", "/healthz", "", nil, 200},
+		{"GET", "/login", "", page, 200}, {"GET", "/jobs", "", page, 303}, {"GET", "/jobs", "", hx, 401}, {"GET", "/api/hosts", "", nil, 401},
+		{"GET", b.h.Assets.Path("app.js"), "", nil, 200}, {"GET", "/static/nothing", "", nil, 404}, {"GET", "/nowhere", cookie, page, 404}, {"GET", "/nowhere", cookie, hx, 404},
+		{"DELETE", "/jobs", cookie, page, 405}, {"POST", "/hosts", viewer, page, 403}, {"POST", "/hosts", viewer, hx, 403}, {"POST", "/api/hosts", viewer, nil, 403},
+		{"POST", "/hosts", cookie, page, 422}, {"POST", "/api/hosts", cookie, nil, 422}, {"GET", "/hosts/x", cookie, page, 404}, {"GET", "/hosts/x/run-backup", "", page, 410},
+		{"POST", "/hosts", cookie, append([]string{"Sec-Fetch-Site", "cross-site"}, page...), 403}, {"POST", "/theme", "", page, 303}, {"POST", "/logout", "", page, 303},
+		{"GET", "/setup?token=x", "", page, 410}, {"POST", "/login", "", page, 401},
+	} {
+		r := b.request(c.method, c.path, strings.NewReader("{}"), append(c.header, "X-Forwarded-Proto", "https", "Cookie", "__Host-"+c.cookie)...)
+		r.RemoteAddr = trustedProxy + ":1"
+		check(c.method+" "+c.path, b.serve(r), c.status)
+	}
+	large := b.request("POST", "/hosts", strings.NewReader(strings.Repeat("x", 2<<20)), "X-Forwarded-Proto", "https", "Cookie", "__Host-"+cookie)
+	large.RemoteAddr = trustedProxy + ":1"
+	check("too much", b.serve(large), 413)
+	b.exec("alter table hosts rename to hosts_elsewhere")
+	gone, cancel := context.WithCancel(b.ctx)
+	cancel()
+	for _, path := range []string{"/", "/api/hosts"} {
+		for _, header := range [][]string{page, hx} {
+			r := b.request("GET", path, nil, append(header, "X-Forwarded-Proto", "https", "Cookie", "__Host-"+cookie)...)
+			r.RemoteAddr = trustedProxy + ":1"
+			check("broken: GET "+path, b.serve(r), 500)
+			check("not there: GET "+path, b.serve(r.WithContext(gone)), 503)
+		}
 	}
 }
