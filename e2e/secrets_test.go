@@ -146,6 +146,7 @@ func TestSecretsShowNowhere(t *testing.T) {
 			}
 		}
 		all.inFiles(t, h.stateDir(), h.name)
+		ownersOnly(t, h.stateDir())
 		all.inFiles(t, filepath.Dir(h.logPath()), "linked to the server")
 	}
 	all.inFiles(t, filepath.Dir(rest.process.log.Name()), "start server on")
@@ -157,6 +158,39 @@ func TestSecretsShowNowhere(t *testing.T) {
 	all.inFiles(t, s.dir, h.name)
 	if err := s.start(); err != nil { // the agents' end is watched over it
 		t.Fatal(err)
+	}
+}
+
+// ownersOnly checks that nobody else can look into what an agent keeps. What
+// restic makes below its cache is behind the same door.
+func ownersOnly(t *testing.T, dir string) {
+	t.Helper()
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		switch mode := info.Mode(); {
+		case mode.Type() != 0 && !mode.IsDir():
+		case mode.IsDir() && mode.Perm() != 0o700, mode.IsRegular() && mode.Perm() != 0o600:
+			t.Errorf("%s has mode %o", path, mode.Perm())
+		case mode.IsRegular():
+			files++
+		}
+		if d.Name() == "cache" {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if files < 5 {
+		t.Errorf("only %d files below %s", files, dir)
 	}
 }
 
