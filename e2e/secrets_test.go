@@ -201,6 +201,7 @@ func (h *host) everyAnswer() []string {
 		"/", "/hosts", "/hosts/" + h.id, "/hosts/" + h.id + "/jobs", "/hosts/" + h.id + "/repository", "/jobs",
 		"/api/hosts", "/api/hosts/" + h.id, "/api/hosts/" + h.id + "/repository", "/api/hosts/" + h.id + "/source-groups",
 		"/api/hosts/" + h.id + "/schedules", "/api/hosts/" + h.id + "/repo-maintenance", "/api/jobs", "/metrics", "/api/openapi.json",
+		"/settings/users", "/settings/tokens", "/settings/sessions", "/settings/audit",
 	}
 	for _, j := range h.api().jobs("host_id=" + h.id) {
 		paths = append(paths, "/jobs/"+j.ID, "/api/jobs/"+j.ID, "/api/jobs/"+j.ID+"/log")

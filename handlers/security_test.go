@@ -38,7 +38,7 @@ func TestARouteHasTheRoleThatItsMatterAsksFor(t *testing.T) {
 	}{
 		{regexp.MustCompile(`^/(login|logout|setup|theme)$`), public},
 		{regexp.MustCompile(`^/agent/v1/`), agent},
-		{regexp.MustCompile(`^/settings/(password|sessions/.*)$`), "person"}, // one's own
+		{regexp.MustCompile(`^/settings/(password|sessions/.*)$`), person}, // one's own
 		{regexp.MustCompile(`^(/api)?/hosts/:id/(source-groups|schedules)(/.*)?$`), operator},
 		{regexp.MustCompile(`^(/api)?/jobs/:id/(cancel|again)$`), operator},
 		{regexp.MustCompile(`^/`), admin},
