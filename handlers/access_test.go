@@ -129,15 +129,6 @@ func TestRolesAreEnforcedOnEveryRoute(t *testing.T) {
 	}
 }
 
-func TestAHeaderDecidesOverACookie(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	res := b.do("GET", "/api/hosts", nil, "Cookie", "session="+b.session(models.RoleAdmin), "Authorization", "Bearer rf_made-up")
-	if body(t, res); res.StatusCode != 401 {
-		t.Errorf("%d", res.StatusCode)
-	}
-}
-
 func TestOtherSitesCantMakeABrowserAct(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -155,6 +155,9 @@ func (h *Handlers) audit(table map[string]access) echo.MiddlewareFunc {
 			}
 			err := next(c)
 			h.keepAudit(c, err)
+			if err == nil && (c.Path() == "/logout" || strings.HasPrefix(c.Path(), "/settings/")) {
+				h.Hub.Publish(peopleTopic) // streams end with their sessions
+			}
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ const (
 	// atMostEvery is how often one stream is told of changes.
 	atMostEvery = 300 * time.Millisecond
 )
+
+// peopleTopic is for streams alone: who may have one may have changed.
+const peopleTopic jobs.Topic = "people"
 
 // stream is one page's event stream.
 type stream struct {
@@ -78,7 +82,7 @@ func (h *Handlers) events(c echo.Context) error {
 	default:
 		return models.NotFound("event stream", string(topic))
 	}
-	sub := h.Hub.Subscribe(topic)
+	sub := h.Hub.Subscribe(topic, peopleTopic)
 	defer sub.Close()
 
 	head := c.Response().Header()
@@ -88,7 +92,7 @@ func (h *Handlers) events(c echo.Context) error {
 	_ = s.flow.SetWriteDeadline(time.Time{})
 	c.Response().WriteHeader(http.StatusOK)
 
-	ping := time.NewTicker(pingEvery)
+	ping := time.NewTicker(h.pingEvery)
 	defer ping.Stop()
 	// What changed between the page and this stream is in the first look.
 	err := s.look(kind)
@@ -102,9 +106,12 @@ func (h *Handlers) events(c echo.Context) error {
 			}
 			err = s.send("ping", "", "")
 		case <-sub.Wake():
-			sub.Take()
+			topics := sub.Take()
 			if !s.mayGoOn(c) {
 				return nil
+			}
+			if slices.Equal(topics, []jobs.Topic{peopleTopic}) {
+				continue
 			}
 			if err = s.look(kind); err == nil {
 				err = s.rest()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
@@ -40,6 +41,8 @@ type Handlers struct {
 	Config
 	throttle *throttle // of logins
 	refusals *throttle // of what is audited of strangers
+	// pingEvery is how often a stream without news looks whether it may go on.
+	pingEvery time.Duration
 }
 
 // access is who may use a route.
@@ -145,7 +148,7 @@ func (h *Handlers) routes() []route {
 func New(c Config) *echo.Echo { return newHandlers(c).router() }
 
 func newHandlers(c Config) *Handlers {
-	return &Handlers{Config: c, throttle: newThrottle(), refusals: newThrottle()}
+	return &Handlers{Config: c, throttle: newThrottle(), refusals: newThrottle(), pingEvery: pingEvery}
 }
 
 func (h *Handlers) router() *echo.Echo {

@@ -3,10 +3,12 @@ package handlers
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -239,6 +241,7 @@ func (s *tap) event() (text string, ok bool) {
 func TestAStreamEndsWithWhatItWasOpenedBy(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	b.h.pingEvery = time.Hour // long enough to tell what ends by itself
 	web := httptest.NewServer(b.web)
 	t.Cleanup(web.Close)
 	host, err := models.AddHost(b.ctx, b.db, models.HostFields{Name: "web-1"})
@@ -255,35 +258,61 @@ func TestAStreamEndsWithWhatItWasOpenedBy(t *testing.T) {
 	if s := b.tap(web, "host:"+models.NewID[models.HostID]().String(), admin...); s.status != http.StatusNotFound {
 		t.Errorf("a host that isn't there: %d", s.status)
 	}
+	viewer := cookie(models.RoleViewer)
+	program := []string{"Authorization", "Bearer " + b.token(models.RoleViewer)}
+	b.exec("update users set name = 'chief' where name = 'admin'")
+	chief := admin
+	admin = cookie(models.RoleAdmin)
+	whoIs := func(name string) (id string) {
+		if err := b.db.NewRaw("select id::text from users where name = ?", name).Scan(b.ctx, &id); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	// Each stream is told that something has changed after it ought to have
+	// ended; or it ends without that, where the server knows of it.
+	again := func(on string) func() { return func() { b.h.Hub.Publish(jobs.Topic(on)) } }
+	byItself := func() {}
 	for _, c := range []struct {
 		name, on string
 		header   []string
 		end      func()
+		wake     func()
 	}{
-		{"the session ends", "jobs", cookie(models.RoleViewer), func() { b.exec("delete from sessions where user_id = (select id from users where name = 'viewer')") }},
-		{"the role changes", "fleet", cookie(models.RoleOperator), func() { b.exec("update users set role = 'viewer' where name = 'operator'") }},
-		{"the token is revoked", "fleet", []string{"Authorization", "Bearer " + b.token(models.RoleViewer)}, func() { b.exec("update api_tokens set revoked_at = now()") }},
+		{"the role changes", "fleet", cookie(models.RoleOperator), func() { b.exec("update users set role = 'viewer' where name = 'operator'") }, again("fleet")},
+		{"the session is removed", "jobs", viewer, func() {
+			b.exec("update sessions set expires_at = now() where user_id = (select id from users where name = 'viewer')")
+		}, again("jobs")},
+		{"the token is revoked", "fleet", program, func() { b.exec("update api_tokens set revoked_at = now()") }, again("fleet")},
 		{"the host is deleted", "host:" + host.ID.String(), admin, func() {
-			body(t, b.do("POST", "/api/hosts/"+host.ID.String(), nil, admin...))
-			if _, err := models.DeleteHost(b.ctx, b.db, host.ID); err != nil {
-				t.Fatal(err)
+			if res := b.do("DELETE", "/api/hosts/"+host.ID.String(), nil, admin...); res.StatusCode != http.StatusNoContent {
+				t.Errorf("deleting the host: %d", res.StatusCode)
 			}
-		}},
+		}, byItself},
+		{"an administrator changes a role", "jobs", admin, func() {
+			form := url.Values{"role": {"operator"}}
+			res := b.do("POST", "/settings/users/"+whoIs("admin")+"/role", strings.NewReader(form.Encode()), append(chief, "Content-Type", "application/x-www-form-urlencoded")...)
+			if body(t, res); res.StatusCode != http.StatusSeeOther {
+				t.Errorf("changing the role: %d", res.StatusCode)
+			}
+		}, byItself},
+		{"somebody logs out", "jobs", admin, func() { body(t, b.do("POST", "/logout", nil, admin...)) }, byItself},
 	} {
 		s := b.tap(web, c.on, c.header...)
 		if first, ok := s.event(); !ok || s.status != http.StatusOK {
 			t.Fatalf("%s: %d %q", c.name, s.status, first)
 		}
-		b.h.Hub.Publish(jobs.Topic(c.on))
-		if _, ok := s.event(); !ok {
-			t.Errorf("%s: it ended before", c.name)
-		}
 		c.end()
-		b.h.Hub.Publish(jobs.Topic(c.on))
-		if more, ok := s.event(); ok || more != "" {
-			t.Errorf("%s, and yet it is sent %q", c.name, more)
-			s.close()
+		c.wake()
+		select {
+		case line, ok := <-s.lines:
+			if ok {
+				t.Errorf("%s, and yet it is sent %q", c.name, line)
+			}
+		case <-time.After(time.Minute):
+			t.Errorf("%s, and yet it goes on", c.name)
 		}
+		s.close()
 	}
 }
 
@@ -424,6 +453,9 @@ func TestEveryAnswerIsStrict(t *testing.T) {
 	large := b.request("POST", "/hosts", strings.NewReader(strings.Repeat("x", 2<<20)), "X-Forwarded-Proto", "https", "Cookie", "__Host-"+cookie)
 	large.RemoteAddr = trustedProxy + ":1"
 	check("too much", b.serve(large), 413)
+	direct := b.request("GET", "/jobs", nil, "Accept", "text/html")
+	direct.TLS = &tls.ConnectionState{}
+	check("GET /jobs by our own TLS", b.serve(direct), 303)
 	b.exec("alter table hosts rename to hosts_elsewhere")
 	gone, cancel := context.WithCancel(b.ctx)
 	cancel()
@@ -433,6 +465,29 @@ func TestEveryAnswerIsStrict(t *testing.T) {
 			r.RemoteAddr = trustedProxy + ":1"
 			check("broken: GET "+path, b.serve(r), 500)
 			check("not there: GET "+path, b.serve(r.WithContext(gone)), 503)
+		}
+	}
+}
+
+// With an Authorization header nobody looks at the cookie, on any route.
+func TestAHeaderDecidesOverACookie(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	cookie := "session=" + b.session(models.RoleAdmin)
+	program := "Bearer " + b.token(models.RoleViewer)
+	for _, e := range b.table() {
+		if e.who == public || e.who == agent {
+			continue
+		}
+		res := b.do(e.method, e.path(), untouched{t, e.String()}, "Cookie", cookie, "Authorization", "Bearer rf_made-up")
+		if body(t, res); res.StatusCode != http.StatusUnauthorized && res.Header.Get("Location") != "/login" {
+			t.Errorf("%s with a made-up token: %d", e, res.StatusCode)
+		}
+		if e.who != viewer {
+			res := b.do(e.method, e.path(), untouched{t, e.String()}, "Cookie", cookie, "Authorization", program)
+			if body(t, res); res.StatusCode != http.StatusForbidden {
+				t.Errorf("%s with a viewer's token: %d", e, res.StatusCode)
+			}
 		}
 	}
 }
