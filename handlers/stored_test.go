@@ -56,6 +56,7 @@ func TestNothingInTheDatabaseOpensAnything(t *testing.T) {
 	res = b.login("admin", secrets["password"])
 	body(t, res)
 	secrets["session"] = cookieOf(t, res, "session").Value
+	b.user("operator")
 	secrets["API token"] = b.token(models.RoleAdmin)
 
 	call := func(bearer, method, path string, in any, out any) {
@@ -99,6 +100,9 @@ func TestNothingInTheDatabaseOpensAnything(t *testing.T) {
 	all := b.everyRow()
 	if !strings.Contains(all, "the-control") || !strings.Contains(all, hex.EncodeToString(models.HashToken(secrets["session"]))) {
 		t.Error("not even what must be there is found")
+	}
+	if n := b.count("select count(*) from users where password_hash like '$argon2id$v=19$m=65536,t=2,p=1$%'"); n != 2 {
+		t.Errorf("%d of two passwords are hashed as they should be", n)
 	}
 	for name, secret := range secrets {
 		if len(secret) < 20 {

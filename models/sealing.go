@@ -145,9 +145,12 @@ func (s *Sealer) key(name keyName) (sealingKey, error) {
 		if err != nil {
 			return sealingKey{}, fmt.Errorf("%s: %w", s.path, err)
 		}
-		s.keys = append(fresh, slices.DeleteFunc(s.keys, func(old sealingKey) bool {
-			return slices.ContainsFunc(fresh, func(k sealingKey) bool { return k.name == old.name })
-		})...)
+		for _, old := range s.keys {
+			if !slices.ContainsFunc(fresh, func(k sealingKey) bool { return k.name == old.name }) {
+				fresh = append(fresh, old)
+			}
+		}
+		s.keys = fresh
 	}
 	if i := find(); i >= 0 {
 		return s.keys[i], nil

@@ -260,7 +260,7 @@ func TestARotationThatFailsChangesNothing(t *testing.T) {
 	b.bind(one, "/srv/one")
 	b.bind(two, "/srv/two")
 	b.exec("update host_repositories set password_sealed = overlay(password_sealed placing '\\x00' from 10) where host_id = ?", two.ID)
-	before := []byte(b.repository(one).PasswordSealed)
+	before := b.repository(one).PasswordSealed
 	_, err := models.RotateKey(b.ctx, b.db, path)
 	if err == nil || !strings.Contains(err.Error(), two.ID.String()) || !strings.Contains(err.Error(), "nothing was sealed anew") {
 		t.Errorf("says %v", err)
