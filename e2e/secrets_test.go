@@ -146,6 +146,7 @@ func TestSecretsShowNowhere(t *testing.T) {
 			}
 		}
 		all.inFiles(t, h.stateDir(), h.name)
+		ownersOnly(t, h.stateDir())
 		all.inFiles(t, filepath.Dir(h.logPath()), "linked to the server")
 	}
 	all.inFiles(t, filepath.Dir(rest.process.log.Name()), "start server on")
@@ -160,6 +161,39 @@ func TestSecretsShowNowhere(t *testing.T) {
 	}
 }
 
+// ownersOnly checks that nobody else can look into what an agent keeps. What
+// restic makes below its cache is behind the same door.
+func ownersOnly(t *testing.T, dir string) {
+	t.Helper()
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		switch mode := info.Mode(); {
+		case mode.Type() != 0 && !mode.IsDir():
+		case mode.IsDir() && mode.Perm() != 0o700, mode.IsRegular() && mode.Perm() != 0o600:
+			t.Errorf("%s has mode %o", path, mode.Perm())
+		case mode.IsRegular():
+			files++
+		}
+		if d.Name() == "cache" {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if files < 5 {
+		t.Errorf("only %d files below %s", files, dir)
+	}
+}
+
 // everyAnswer is every page and every object of a host.
 func (h *host) everyAnswer() []string {
 	h.t.Helper()
@@ -167,6 +201,7 @@ func (h *host) everyAnswer() []string {
 		"/", "/hosts", "/hosts/" + h.id, "/hosts/" + h.id + "/jobs", "/hosts/" + h.id + "/repository", "/jobs",
 		"/api/hosts", "/api/hosts/" + h.id, "/api/hosts/" + h.id + "/repository", "/api/hosts/" + h.id + "/source-groups",
 		"/api/hosts/" + h.id + "/schedules", "/api/hosts/" + h.id + "/repo-maintenance", "/api/jobs", "/metrics", "/api/openapi.json",
+		"/settings/users", "/settings/tokens", "/settings/sessions", "/settings/audit",
 	}
 	for _, j := range h.api().jobs("host_id=" + h.id) {
 		paths = append(paths, "/jobs/"+j.ID, "/api/jobs/"+j.ID, "/api/jobs/"+j.ID+"/log")

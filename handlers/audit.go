@@ -86,7 +86,6 @@ var acts = map[string]act{
 	"POST /jobs/:id/cancel":                         {"Cancel a job", onJobs},
 	"POST /api/jobs/:id/cancel":                     {"Cancel a job", onJobs},
 	"POST /agent/v1/enroll":                         {"Enrol an agent", onAgents},
-	"POST /agent/v1/messages":                       {"Report by polling", onAgents},
 }
 
 // actionsOf are the routes of a subject.

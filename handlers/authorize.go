@@ -138,18 +138,27 @@ func localPath(raw string) string {
 	return raw
 }
 
-// audit keeps who changed what: one entry for every unsafe request that got
-// past authorization to a route of the table, whatever came of it.
+// unaudited are the unsafe routes that leave no entry.
+var unaudited = map[string]bool{
+	"POST /theme":             true, // a cookie of the browser's own
+	"POST /agent/v1/messages": true, // a report, as over a socket: what it says is kept where it belongs
+}
+
+// audit keeps who changed what, or tried to: one entry for every unsafe request
+// to a route of the table, whatever came of it, refused ones included.
 func (h *Handlers) audit(table map[string]access) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			_, known := table[c.Request().Method+" "+c.Path()]
-			if r := c.Request(); !known || r.Method == http.MethodGet || r.Method == http.MethodHead || c.Path() == "/theme" {
+			route := c.Request().Method + " " + c.Path()
+			if _, known := table[route]; !known || safe(c.Request().Method) || unaudited[route] {
 				return next(c)
 			}
 			err := next(c)
 			if c.Get(drawnKey) == nil {
 				h.keepAudit(c, err)
+			}
+			if err == nil && (c.Path() == "/logout" || strings.HasPrefix(c.Path(), "/settings/")) {
+				h.Hub.Publish(peopleTopic) // streams end with their sessions
 			}
 			return err
 		}
@@ -161,6 +170,9 @@ func (h *Handlers) audit(table map[string]access) echo.MiddlewareFunc {
 func noteDrawn(c echo.Context) { c.Set(drawnKey, true) }
 
 const drawnKey = "drawn"
+
+// safe reports whether a method only looks.
+func safe(method string) bool { return method == http.MethodGet || method == http.MethodHead }
 
 // auditTimeout is how long an entry may take that its client doesn't wait for.
 const auditTimeout = 5 * time.Second
@@ -180,6 +192,9 @@ func (h *Handlers) keepAudit(c echo.Context, err error) {
 	entry.About, _ = c.Get(aboutKey).(string)
 	if made := c.Response().Header().Get("Location"); entry.Outcome == http.StatusCreated && made != "" {
 		entry.Target = made
+	}
+	if who(c) == nil && entry.Outcome >= http.StatusBadRequest && !h.refusals.worthKeeping(entry.Address) {
+		return
 	}
 	switch id := who(c); {
 	case id != nil:

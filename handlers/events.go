@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,9 @@ const (
 	atMostEvery = 300 * time.Millisecond
 )
 
+// peopleTopic is for streams alone: who may have one may have changed.
+const peopleTopic jobs.Topic = "people"
+
 // stream is one page's event stream.
 type stream struct {
 	h    *Handlers
@@ -32,7 +36,8 @@ type stream struct {
 	flow *http.ResponseController
 	who  *models.Identity
 
-	job     models.JobID // set on a job's page
+	host    models.HostID // set on a host's page
+	job     models.JobID  // set on a job's page
 	lastSeq int64
 }
 
@@ -45,7 +50,7 @@ func jobStream(id models.JobID, log views.Log) string {
 }
 
 // events is the one stream of a page: ?on=fleet, jobs, host:ID or job:ID. It
-// ends with the session that opened it, and with the server.
+// ends as mayGoOn says, and with the server.
 func (h *Handlers) events(c echo.Context) error {
 	topic := jobs.Topic(c.QueryParam("on"))
 	s := &stream{h: h, ctx: c.Request().Context(), w: c.Response(), who: who(c), flow: http.NewResponseController(c.Response())}
@@ -57,6 +62,7 @@ func (h *Handlers) events(c echo.Context) error {
 		if err != nil {
 			return err
 		}
+		s.host = host
 		if _, err := models.FindHost(s.ctx, h.DB, host); err != nil {
 			return err
 		}
@@ -76,7 +82,7 @@ func (h *Handlers) events(c echo.Context) error {
 	default:
 		return models.NotFound("event stream", string(topic))
 	}
-	sub := h.Hub.Subscribe(topic)
+	sub := h.Hub.Subscribe(topic, peopleTopic)
 	defer sub.Close()
 
 	head := c.Response().Header()
@@ -86,7 +92,7 @@ func (h *Handlers) events(c echo.Context) error {
 	_ = s.flow.SetWriteDeadline(time.Time{})
 	c.Response().WriteHeader(http.StatusOK)
 
-	ping := time.NewTicker(pingEvery)
+	ping := time.NewTicker(h.pingEvery)
 	defer ping.Stop()
 	// What changed between the page and this stream is in the first look.
 	err := s.look(kind)
@@ -95,18 +101,39 @@ func (h *Handlers) events(c echo.Context) error {
 		case <-s.ctx.Done():
 			return nil
 		case <-ping.C:
-			if _, err := h.identify(c); err != nil {
-				return nil // signed out, or revoked: the browser comes back and is told
+			if !s.mayGoOn(c) {
+				return nil
 			}
 			err = s.send("ping", "", "")
 		case <-sub.Wake():
-			sub.Take()
+			topics := sub.Take()
+			if !s.mayGoOn(c) {
+				return nil
+			}
+			if slices.Equal(topics, []jobs.Topic{peopleTopic}) {
+				continue
+			}
 			if err = s.look(kind); err == nil {
 				err = s.rest()
 			}
 		}
 	}
 	return nil // the browser is gone
+}
+
+// mayGoOn is asked before anything is sent: the stream ends with the session
+// or token that opened it, with its role, and with its host. The browser comes
+// back, and is told or gets what its role shows now.
+func (s *stream) mayGoOn(c echo.Context) bool {
+	id, err := s.h.identify(c)
+	if err != nil || id.Role != s.who.Role {
+		return false
+	}
+	if s.host.IsZero() {
+		return true
+	}
+	_, err = models.FindHost(s.ctx, s.h.DB, s.host)
+	return err == nil
 }
 
 // rest lets a burst gather.

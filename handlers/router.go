@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
@@ -38,7 +39,10 @@ type Config struct {
 // Handlers answers requests.
 type Handlers struct {
 	Config
-	throttle *throttle
+	throttle *throttle // of logins
+	refusals *throttle // of what is audited of strangers
+	// pingEvery is how often a stream without news looks whether it may go on.
+	pingEvery time.Duration
 }
 
 // access is who may use a route.
@@ -150,12 +154,17 @@ func (h *Handlers) routes() []route {
 }
 
 // New makes the whole HTTP side of the server.
-func New(c Config) *echo.Echo {
-	h := &Handlers{Config: c, throttle: newThrottle()}
+func New(c Config) *echo.Echo { return newHandlers(c).router() }
+
+func newHandlers(c Config) *Handlers {
+	return &Handlers{Config: c, throttle: newThrottle(), refusals: newThrottle(), pingEvery: pingEvery}
+}
+
+func (h *Handlers) router() *echo.Echo {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = h.fail
-	e.IPExtractor = clientAddress(c.TrustedProxies)
+	e.IPExtractor = clientAddress(h.TrustedProxies)
 
 	table := map[string]access{}
 	for _, r := range h.routes() {
@@ -165,8 +174,9 @@ func New(c Config) *echo.Echo {
 		table[r.Method+" "+r.Pattern] = access(r.Role)
 	}
 	e.Pre(h.retired)
+	e.Use(h.secureHeaders(table), h.audit(table)) // also of what is refused, or panics
 	e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: h.logPanic}))
-	e.Use(h.secureHeaders(table), crossOrigin(), h.authorize(table), h.audit(table))
+	e.Use(crossOrigin(), h.authorize(table))
 	limit := func(skip middleware.Skipper) echo.MiddlewareFunc {
 		return middleware.BodyLimitWithConfig(middleware.BodyLimitConfig{Limit: "1MiB", Skipper: skip})
 	}
@@ -181,7 +191,7 @@ func New(c Config) *echo.Echo {
 		}
 		e.Add(r.method, r.path, r.handle)
 	}
-	api.Register(e, api.Config{DB: c.DB, Jobs: c.Jobs, BaseURL: h.baseURL, Log: c.Log})
+	api.Register(e, api.Config{DB: h.DB, Jobs: h.Jobs, BaseURL: h.baseURL, Log: h.Log})
 	return e
 }
 

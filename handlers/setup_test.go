@@ -52,7 +52,8 @@ func setup(t *testing.T) *bundle {
 		DB: b.db, Jobs: service, Hub: hub, Agents: agents, Assets: assets, Log: log,
 		TrustedProxies: []*net.IPNet{{IP: net.ParseIP(trustedProxy).To4(), Mask: net.CIDRMask(32, 32)}},
 	}
-	b.h, b.web = &Handlers{Config: config}, New(config)
+	b.h = newHandlers(config)
+	b.web = b.h.router()
 	return b
 }
 

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,10 @@ const (
 	throttleWindow  = 5 * time.Minute
 	triesPerAddress = 30
 	triesPerName    = 10
+	// refusalsPerAddress is how many refused requests of one address are audited
+	// in a window while nobody knows who sends them: each is a row in the
+	// database, and anybody can send them.
+	refusalsPerAddress = 100
 	// throttleSize bounds the memory an attacker can take.
 	throttleSize = 20_000
 )
@@ -42,15 +47,33 @@ func (t *throttle) begin(address, name string) time.Duration {
 		return wait
 	}
 	t.makeRoom(now)
-	for _, key := range []string{byAddress, byName} {
-		f := t.failed[key]
-		if f == nil || now.Sub(f.since) > throttleWindow {
-			f = &tries{since: now}
-			t.failed[key] = f
-		}
-		f.count++
-	}
+	t.count(now, byAddress)
+	t.count(now, byName)
 	return 0
+}
+
+// worthKeeping counts a refused request of somebody unknown, and reports
+// whether it is to be audited.
+func (t *throttle) worthKeeping(address string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	key, _ := throttleKeys(address, "")
+	if t.left(now, key, refusalsPerAddress) > 0 {
+		return false
+	}
+	t.makeRoom(now)
+	t.count(now, key)
+	return true
+}
+
+func (t *throttle) count(now time.Time, key string) {
+	f := t.failed[key]
+	if f == nil || now.Sub(f.since) > throttleWindow {
+		f = &tries{since: now}
+		t.failed[key] = f
+	}
+	f.count++
 }
 
 // forgive takes back a try that turned out well, or that nobody can be blamed
@@ -66,8 +89,14 @@ func (t *throttle) forgive(address, name string) {
 	}
 }
 
-// throttleKeys are one for all ways to write a name that find the same user.
+// throttleKeys are one for all ways to write a name that find the same user,
+// and one for the 64 bits of IPv6 that a single customer has to choose from.
 func throttleKeys(address, name string) (byAddress, byName string) {
+	if ip, err := netip.ParseAddr(address); err == nil && ip.Is6() && !ip.Is4In6() {
+		if network, err := ip.WithZone("").Prefix(64); err == nil {
+			address = network.String()
+		}
+	}
 	return "a " + address, "n " + models.CleanText(strings.ToLower(strings.TrimSpace(name)), 400)
 }
 

@@ -156,7 +156,7 @@ func checkRepositoryURL(p *problems, raw string) string {
 	}
 	if hasCredentials(scheme, rest) {
 		if scheme == protocol.SchemeSFTP {
-			p.add(field, "must not hold a password: give the agent's user on the host an ssh key without one")
+			p.add(field, "must not hold a password, and env has none for sftp: give the agent's user on the host an ssh key without one")
 		} else {
 			p.add(field, "must not hold a user or password: those go into the credentials (env)%s", credentialEnv(scheme))
 		}
@@ -194,24 +194,22 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 	if err := f.validate(); err != nil {
 		return nil, err
 	}
-	r := &HostRepository{HostID: host, URL: f.URL, URLKey: urlKey(f.URL), EnvSealed: map[string][]byte{}}
-	var err error
-	if r.PasswordSealed, err = seal.seal(passwordPlace(host), string(f.Password)); err != nil {
-		return nil, err
-	}
-	for name, value := range f.Env {
-		if r.EnvSealed[name], err = seal.seal(envPlace(host, name), string(value)); err != nil {
-			return nil, err
+	r := &HostRepository{HostID: host, URL: f.URL, URLKey: urlKey(f.URL)}
+	err := Tx(ctx, db, func(tx IDB) error {
+		key, err := seal.current(ctx, tx)
+		if err != nil {
+			return err
 		}
-	}
-	err = Tx(ctx, db, func(tx IDB) error {
+		if err := r.seal(key, f.secrets()); err != nil {
+			return err
+		}
 		if _, err := lockHost(ctx, tx, host); err != nil {
 			return err
 		}
 		if err := knowURL(ctx, tx, r.URLKey); err != nil {
 			return err
 		}
-		_, err := tx.NewInsert().Model(r).On("conflict (host_id) do update").
+		_, err = tx.NewInsert().Model(r).On("conflict (host_id) do update").
 			Set("url = excluded.url, url_key = excluded.url_key").
 			Set("password_sealed = excluded.password_sealed, env_sealed = excluded.env_sealed, bound_at = now()").
 			Returning("bound_at").Exec(ctx)
@@ -265,6 +263,14 @@ func (f *RepositoryFields) fillKept(ctx context.Context, db *DB, seal *Sealer, h
 		}
 	}
 	return nil
+}
+
+func (f *RepositoryFields) secrets() protocol.Secrets {
+	s := protocol.Secrets{Password: string(f.Password), Env: map[string]string{}}
+	for name, value := range f.Env {
+		s.Env[name] = string(value)
+	}
+	return s
 }
 
 func passwordPlace(host HostID) string         { return "host/" + host.String() + "/password" }

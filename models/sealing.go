@@ -6,10 +6,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
@@ -19,7 +18,29 @@ import (
 
 // Sealer seals secrets at rest with a key that is not in the database. What
 // it seals opens only in the same place: host, row and field are bound in.
-type Sealer struct{ primitive tink.AEAD }
+//
+// Which of its keys it seals with is the database's to say (see current), so
+// that all servers change to a new one at once. A key it doesn't have yet is
+// looked for in the file it came from; one that has left the file is kept for
+// what was read before.
+type Sealer struct {
+	path string // "" when the keys didn't come from a file
+
+	mu   sync.Mutex
+	keys []sealingKey // the newest first
+}
+
+// sealingKey is one line of a key file. What it seals begins with its name.
+type sealingKey struct {
+	name keyName
+	tink.AEAD
+}
+
+// keyName is the prefix of Tink's ciphertexts: one byte of version, four of
+// the key's id.
+type keyName [5]byte
+
+const badKey = "the secret key can't be read: each line must be one as printed by `resticfleet key generate`"
 
 // GenerateKey makes a new secret key: a Tink AES-256-GCM keyset in one line of
 // base64, without a line end.
@@ -35,69 +56,60 @@ func GenerateKey() (string, error) {
 	return base64.StdEncoding.EncodeToString(buf.Bytes()), nil
 }
 
-// NewSealer reads a key as GenerateKey prints it.
-func NewSealer(key string) (*Sealer, error) {
-	const remedy = "the secret key can't be read: it must be one line as printed by `resticfleet key generate`"
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key))
+// NewSealer reads keys as GenerateKey prints them, one a line, the newest
+// first.
+func NewSealer(text string) (*Sealer, error) {
+	keys, err := readKeys(text)
+	return &Sealer{keys: keys}, err
+}
+
+func readKeys(text string) ([]sealingKey, error) {
+	var keys []sealingKey
+	for _, line := range keyLines(text) {
+		key, err := readKey(line)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New(badKey)
+	}
+	return keys, nil
+}
+
+// keyLines are a key file's keys as text.
+func keyLines(text string) []string { return strings.Fields(text) }
+
+func readKey(line string) (sealingKey, error) {
+	raw, err := base64.StdEncoding.DecodeString(line)
 	if err != nil {
-		return nil, errors.New(remedy)
+		return sealingKey{}, errors.New(badKey)
 	}
 	handle, err := insecurecleartextkeyset.Read(keyset.NewBinaryReader(bytes.NewReader(raw)))
 	if err != nil {
-		return nil, errors.New(remedy)
+		return sealingKey{}, errors.New(badKey)
 	}
 	primitive, err := aead.New(handle)
 	if err != nil {
-		return nil, errors.New(remedy)
+		return sealingKey{}, errors.New(badKey)
 	}
-	return &Sealer{primitive}, nil
+	sample, err := primitive.Encrypt(nil, nil)
+	if err != nil {
+		return sealingKey{}, errors.New(badKey)
+	}
+	return sealingKey{nameOf(sample), primitive}, nil
 }
 
-// LoadSealer reads the key file, and makes it (mode 0600) when it is missing
-// and create is set. Two servers that start at once agree on one key: the file
-// is linked into place whole, and the loser reads the winner's.
-func LoadSealer(path string, create bool) (*Sealer, error) {
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && create {
-		if err := writeNewKey(path); err != nil {
-			return nil, err
-		}
-		raw, err = os.ReadFile(path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("secret key file: %w", err)
-	}
-	s, err := NewSealer(string(raw))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return s, nil
-}
-
-func writeNewKey(path string) error {
-	key, err := GenerateKey()
-	if err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".secret-key-*")
-	if err != nil {
-		return fmt.Errorf("secret key file: %w", err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.WriteString(key + "\n")
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Link(tmp.Name(), path)
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("secret key file: %w", err)
-	}
-	return nil
+// nameOf is the name of the key that sealed.
+func nameOf(sealed []byte) (name keyName) {
+	copy(name[:], sealed)
+	return name
 }
 
 // seal binds plain to its place. Places are written "host/<id>/password".
-func (s *Sealer) seal(place, plain string) ([]byte, error) {
-	out, err := s.primitive.Encrypt([]byte(plain), []byte(place))
+func (k sealingKey) seal(place, plain string) ([]byte, error) {
+	out, err := k.Encrypt([]byte(plain), []byte(place))
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", place, err)
 	}
@@ -105,18 +117,76 @@ func (s *Sealer) seal(place, plain string) ([]byte, error) {
 }
 
 func (s *Sealer) open(place string, sealed []byte) (string, error) {
-	out, err := s.primitive.Decrypt(sealed, []byte(place))
+	key, err := s.key(nameOf(sealed))
+	if err != nil {
+		return "", fmt.Errorf("open %s: %w", place, err)
+	}
+	out, err := key.Decrypt(sealed, []byte(place))
 	if err != nil {
 		return "", fmt.Errorf("open %s: the secret key does not fit", place)
 	}
 	return string(out), nil
 }
 
+// key finds a key by its name, in the file too: it may have been rotated since.
+func (s *Sealer) key(name keyName) (sealingKey, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	find := func() int { return slices.IndexFunc(s.keys, func(k sealingKey) bool { return k.name == name }) }
+	if i := find(); i >= 0 {
+		return s.keys[i], nil
+	}
+	if s.path != "" {
+		text, err := readKeyFile(s.path)
+		if err != nil {
+			return sealingKey{}, err
+		}
+		fresh, err := readKeys(text)
+		if err != nil {
+			return sealingKey{}, fmt.Errorf("%s: %w", s.path, err)
+		}
+		for _, old := range s.keys {
+			if !slices.ContainsFunc(fresh, func(k sealingKey) bool { return k.name == old.name }) {
+				fresh = append(fresh, old)
+			}
+		}
+		s.keys = fresh
+	}
+	if i := find(); i >= 0 {
+		return s.keys[i], nil
+	}
+	return sealingKey{}, errors.New("the secret key does not fit")
+}
+
+// current is the key that seals in this database now: the one that its mark is
+// sealed with. A rotation waits until the transaction has ended. Take it before
+// any row that holds something sealed.
+func (s *Sealer) current(ctx context.Context, tx IDB) (sealingKey, error) {
+	var mark []byte
+	err := tx.QueryRowContext(ctx, "select sealed from sealing_check for share").Scan(&mark)
+	if isNoRows(err) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.keys[0], nil
+	}
+	if err != nil {
+		return sealingKey{}, fmt.Errorf("sealing check: %w", err)
+	}
+	return s.key(nameOf(mark))
+}
+
+const (
+	markPlace = "sealing-check"
+	markText  = "resticfleet"
+)
+
 // CheckSealer makes sure that the key is the one this database was sealed
 // with; the first server of a new database leaves its mark.
 func CheckSealer(ctx context.Context, db IDB, s *Sealer) error {
-	const place = "sealing-check"
-	mark, err := s.seal(place, "resticfleet")
+	s.mu.Lock()
+	newest := s.keys[0]
+	s.mu.Unlock()
+	mark, err := newest.seal(markPlace, markText)
 	if err != nil {
 		return err
 	}
@@ -127,8 +197,8 @@ func CheckSealer(ctx context.Context, db IDB, s *Sealer) error {
 	if err := db.QueryRowContext(ctx, "select sealed from sealing_check").Scan(&sealed); err != nil {
 		return fmt.Errorf("sealing check: %w", err)
 	}
-	if _, err := s.open(place, sealed); err != nil {
-		return errors.New("the secret key does not fit this database: give the key file it was set up with by --secret-key-file")
+	if _, err := s.open(markPlace, sealed); err != nil {
+		return errors.New("the secret key does not fit this database: give the key file it was set up with, or was rotated to, by --secret-key-file")
 	}
 	return nil
 }

@@ -109,19 +109,3 @@ func (c tokenCreateCommand) Run(ctx context.Context) error {
 	fmt.Println(token)
 	return nil
 }
-
-type keyCommands struct {
-	Generate keyGenerateCommand `cmd:"" help:"Print a new secret key, alone on standard output."`
-}
-
-type keyGenerateCommand struct{}
-
-// Run prints the key alone.
-func (keyGenerateCommand) Run() error {
-	key, err := models.GenerateKey()
-	if err != nil {
-		return err
-	}
-	fmt.Println(key)
-	return nil
-}

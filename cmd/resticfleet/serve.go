@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -27,9 +26,9 @@ import (
 
 type serveCommand struct {
 	databaseFlags
+	secretKeyFlags
 	Listen         string        `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:8080" env:"RESTICFLEET_LISTEN"`
 	BaseURL        string        `help:"Where people and agents reach the server, as in https://backup.example.net." env:"RESTICFLEET_BASE_URL"`
-	SecretKeyFile  string        `help:"Key that seals secrets at rest; made at the first start as secret.key in the data directory." env:"RESTICFLEET_SECRET_KEY_FILE" type:"path"`
 	TrustedProxies []string      `help:"Networks whose X-Forwarded-* headers are believed, as in 10.0.0.0/8." env:"RESTICFLEET_TRUSTED_PROXIES"`
 	ScheduleJitter time.Duration `help:"Window in which agents spread their schedules." default:"0s" env:"RESTICFLEET_SCHEDULE_JITTER"`
 	ExpireAfter    time.Duration `help:"A job whose host does not come for it expires after this." default:"24h" env:"RESTICFLEET_EXPIRE_AFTER"`
@@ -128,7 +127,7 @@ func startServer(ctx context.Context, c serveCommand, log *slog.Logger) (_ *serv
 		return nil, err
 	}
 	stops = append(stops, func() { _ = s.db.Close() })
-	sealer, err := c.sealer()
+	sealer, err := c.sealer(c.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -219,18 +218,6 @@ func sweep(ctx context.Context, db *models.DB, log *slog.Logger) {
 		case <-tick.C:
 		}
 	}
-}
-
-// sealer reads the secret key. Only the default file is made when it is
-// missing: a file that was named and isn't there is a mistake.
-func (c serveCommand) sealer() (*models.Sealer, error) {
-	if c.SecretKeyFile != "" {
-		return models.LoadSealer(c.SecretKeyFile, false)
-	}
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("--data-dir: %w", err)
-	}
-	return models.LoadSealer(filepath.Join(c.DataDir, "secret.key"), true)
 }
 
 // shownURL is where a person on this machine reaches the server.
