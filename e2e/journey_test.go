@@ -49,6 +49,7 @@ func TestFromLoginToTheFirstSnapshot(t *testing.T) {
 		t.Errorf("the line worked a second time, or didn't say why not: %v: %s", err, out)
 	}
 
+	p.click(p.link("Open " + h.name))
 	p.click(p.link("Set repository"))
 	p.fill("Place", r.url)
 	p.fill("Password", r.password)

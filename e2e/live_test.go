@@ -123,8 +123,8 @@ func TestTheClickedRowAnswersAtOnce(t *testing.T) {
 	}`)
 	p.click(p.button("Run now docs"))
 	p.sees(p.button("Asking… docs"))
-	if ms := p.script("answered - clicked").(float64); ms > 100 {
-		t.Errorf("the row answered after %.0f ms", ms)
+	if p.script("answered - clicked > 100") == true {
+		t.Errorf("the row answered after %v ms", p.script("answered - clicked"))
 	}
 	close(answer)
 	p.says(p.Locator("#groups"), "Good")

@@ -139,11 +139,24 @@ func (s *server) furnish(t *testing.T) []sight {
 	otto := s.userPage(t, "otto")
 
 	host, other := "/hosts/"+h.id, "/hosts/"+away.ID
+	setup := s.furnishSetup(t)
 	return []sight{
 		{"04-fleet", "/", nil},
 		{"05-fleet-filtered", "/?q=nothing", nil},
 		{"06-add-host", "/hosts/new", nil},
 		{"07-enrol", other + "/enrol", nil},
+		{"07-enrol-line", other + "/enrol", func(p *page) {
+			p.click(p.button("Make the line"))
+			p.sees(p.Locator("#enrol-command"))
+			p.click(p.Locator("summary").GetByText("No agent on"))
+			p.click(p.Locator("summary").GetByText("Keep it running"))
+			p.click(p.Locator("summary").GetByText("Nothing happens?"))
+		}},
+		{"07-setup-repository", setup.repository, nil},
+		{"07-setup-refused", setup.refused, func(p *page) { p.says(p.Locator("#step-2"), "Not set up") }},
+		{"07-setup-group", setup.group, nil},
+		{"07-setup-running", setup.running, func(p *page) { p.sees(p.Locator("#step-4 progress")) }},
+		{"07-setup-good", setup.good, nil},
 		{"08-host", host, nil},
 		{"09-host-not-enrolled", other, nil},
 		{"10-repository", other + "/repository", nil},
@@ -237,6 +250,36 @@ func (s *server) userPage(t *testing.T, name string) string {
 		t.Fatalf("no user %s: status %d", name, a.status)
 	}
 	return string(path)
+}
+
+// setups are hosts somewhere on their way to the first backup.
+type setups struct{ repository, refused, group, running, good string }
+
+func (s *server) furnishSetup(t *testing.T) setups {
+	t.Helper()
+	at := func(name string, resticArgs ...string) (*host, string) {
+		h := s.bareHost(t, name, resticArgs...)
+		h.join()
+		return h, "/hosts/" + h.id + "/enrol"
+	}
+	var v setups
+	var h *host
+	_, v.repository = at("nas-01")
+	h, v.refused = at("nas-02")
+	r := localRepo(t)
+	r.initialize()
+	wrong := *r
+	wrong.password = "something else"
+	h.store(&wrong)
+	h, v.group = at("nas-03")
+	h.bind(localRepo(t))
+	h, v.running = at("nas-04", slowly(64)...)
+	h.bind(localRepo(t))
+	h.run(h.group("films", []string{writeFiles(t, h.dir+"/films", map[string]string{"film.mkv": noise(40 << 20)})}))
+	h, v.good = at("nas-05")
+	h.bind(localRepo(t))
+	h.api().end(h.run(h.group("system", []string{writeFiles(t, h.dir+"/etc", map[string]string{"fstab": "none"})})))
+	return v
 }
 
 // inspect goes to a sight, takes its picture and finds fault with it.

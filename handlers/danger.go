@@ -113,6 +113,9 @@ func (h *Handlers) runOnRepository(kind models.JobKind) echo.HandlerFunc {
 		if url := "/hosts/" + host.ID.String(); onPage(c, url) {
 			return acted(c, url)
 		}
+		if inSetup(c) {
+			return acted(c, hostAgain(c, host.ID))
+		}
 		return done(c, "/jobs/"+job.ID.String())
 	}
 }

@@ -41,7 +41,9 @@ func (h *Handlers) fleet(c echo.Context) error {
 		return render(c, http.StatusOK, views.FleetLive(f))
 	}
 	p := h.page(c, "Fleet", views.NavFleet)
-	p.StreamURL = "/events?on=fleet"
+	if f.Live() {
+		p.StreamURL = "/events?on=fleet"
+	}
 	return render(c, http.StatusOK, views.FleetPage(p, f))
 }
 

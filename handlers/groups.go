@@ -39,7 +39,7 @@ func (h *Handlers) runGroup(c echo.Context) error {
 	}
 	url := "/hosts/" + host.ID.String()
 	if !onPage(c, url) {
-		return acted(c, url)
+		return acted(c, hostAgain(c, host.ID))
 	}
 	v, err := h.loadHost(c, host.ID)
 	if err != nil {
@@ -109,7 +109,17 @@ func (h *Handlers) saveGroup(c echo.Context) error {
 		return err
 	}
 	h.Jobs.HostChanged(host.ID)
-	return done(c, "/hosts/"+host.ID.String())
+	return done(c, hostAgain(c, host.ID))
+}
+
+func (h *Handlers) showGroup(c echo.Context, status int, form views.GroupForm) error {
+	if partial(c) {
+		return render(c, status, views.GroupFormBody(form))
+	}
+	if form.Setup {
+		return h.setupAgain(c, status, func(v *views.Enrolment) { v.GroupForm = &form })
+	}
+	return render(c, status, views.GroupFormPage(h.page(c, "Source group", views.NavFleet), form))
 }
 
 // groupIfAny is groupOf, with nil for the group where the path has none.
@@ -119,13 +129,6 @@ func (h *Handlers) groupIfAny(c echo.Context) (*models.Host, *models.Group, erro
 	}
 	host, err := h.hostOf(c)
 	return host, nil, err
-}
-
-func (h *Handlers) showGroup(c echo.Context, status int, form views.GroupForm) error {
-	if partial(c) {
-		return render(c, status, views.GroupFormBody(form))
-	}
-	return render(c, status, views.GroupFormPage(h.page(c, "Source group", views.NavFleet), form))
 }
 
 // storeGroup leaves a group its tag where the form has none: parting it from
@@ -152,7 +155,7 @@ func readGroupForm(c echo.Context, host *models.Host, stored *models.Group) (vie
 	f := views.GroupForm{
 		HostID: host.ID.String(), HostName: host.Name, ID: c.Param("gid"), Action: c.Request().URL.Path,
 		Name: params.Get("name"), Tag: strings.TrimSpace(params.Get("tag")),
-		MinFiles: params.Get("min_files"), MinBytes: params.Get("min_bytes"), Retention: readRetention(c),
+		MinFiles: params.Get("min_files"), MinBytes: params.Get("min_bytes"), Retention: readRetention(c), Setup: inSetup(c),
 	}
 	if stored == nil {
 		stored = &models.Group{}

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -138,30 +137,6 @@ func (h *Handlers) saveHost(c echo.Context) error {
 	return done(c, "/hosts/"+host.ID.String())
 }
 
-func (h *Handlers) newHost(c echo.Context) error {
-	return render(c, http.StatusOK, views.HostFormPage(h.page(c, "Add host", views.NavFleet), views.HostForm{}))
-}
-
-func (h *Handlers) addHost(c echo.Context) error {
-	form := views.HostForm{Name: c.FormValue("name"), Labels: c.FormValue("labels"), ResticHost: c.FormValue("restic_host")}
-	noteTarget(c, strings.TrimSpace(form.Name))
-	host, err := models.AddHost(c.Request().Context(), h.DB, models.HostFields{
-		Name: form.Name, Labels: splitList(form.Labels), ResticHost: strings.TrimSpace(form.ResticHost),
-	})
-	if errs, bad := fieldErrors(err); bad {
-		form.Errors = errs
-		if partial(c) {
-			return render(c, http.StatusUnprocessableEntity, views.HostFormBody(form))
-		}
-		return render(c, http.StatusUnprocessableEntity, views.HostFormPage(h.page(c, "Add host", views.NavFleet), form))
-	}
-	if err != nil {
-		return err
-	}
-	h.Jobs.HostChanged(host.ID)
-	return done(c, "/hosts/"+host.ID.String()+"/enrol")
-}
-
 // splitList reads a comma separated field.
 func splitList(s string) []string {
 	var out []string
@@ -171,67 +146,6 @@ func splitList(s string) []string {
 		}
 	}
 	return out
-}
-
-func (h *Handlers) enrolment(c echo.Context) error {
-	host, err := h.hostOf(c)
-	if err != nil {
-		return err
-	}
-	v, err := h.loadEnrolment(c, host)
-	if err != nil {
-		return err
-	}
-	// A host that waits gets its line at once: it is what the page is for. A
-	// refresh by the stream makes no other token.
-	if host.EnrolledAt == nil && !partial(c) {
-		return h.showToken(c, host, v)
-	}
-	if partial(c) {
-		return render(c, http.StatusOK, views.EnrolmentLive(v))
-	}
-	return h.renderEnrolment(c, v)
-}
-
-func (h *Handlers) newEnrolment(c echo.Context) error {
-	host, err := h.hostOf(c)
-	if err != nil {
-		return err
-	}
-	v, err := h.loadEnrolment(c, host)
-	if err != nil {
-		return err
-	}
-	return h.showToken(c, host, v)
-}
-
-func (h *Handlers) showToken(c echo.Context, host *models.Host, v views.Enrolment) error {
-	token, expires, err := models.NewEnrollmentToken(c.Request().Context(), h.DB, host.ID)
-	if err != nil {
-		return err
-	}
-	v.ExpiresAt = expires
-	v.Command = fmt.Sprintf("resticfleet-agent enroll --server %s --token %s --state-dir /var/lib/resticfleet-agent", h.baseURL(c.Request()), token)
-	return h.renderEnrolment(c, v)
-}
-
-func (h *Handlers) renderEnrolment(c echo.Context, v views.Enrolment) error {
-	p := h.page(c, "Enrol "+v.HostName, views.NavFleet)
-	p.StreamURL = "/events?on=host:" + v.HostID
-	return render(c, http.StatusOK, views.EnrolmentPage(p, v))
-}
-
-func (h *Handlers) loadEnrolment(c echo.Context, host *models.Host) (views.Enrolment, error) {
-	ctx := c.Request().Context()
-	v := views.Enrolment{Clock: pageClock(host.Location()), HostID: host.ID.String(), HostName: host.Name, Enrolled: host.EnrolledAt != nil}
-	_, err := models.FindRepository(ctx, h.DB, host.ID)
-	if err != nil && models.CodeOf(err) != models.ENotFound {
-		return v, err
-	}
-	v.RepositorySet = err == nil
-	groups, _, err := models.ListGroups(ctx, h.DB, host.ID, models.Page{})
-	v.GroupCount = len(groups)
-	return v, err
 }
 
 // confirm asks in the dialog or on a page of its own.

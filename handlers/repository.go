@@ -46,6 +46,9 @@ func (h *Handlers) showRepository(c echo.Context, status int, form views.Reposit
 	if partial(c) {
 		return render(c, status, views.RepositoryFormBody(form))
 	}
+	if form.Setup {
+		return h.setupAgain(c, status, func(v *views.Enrolment) { v.RepositoryForm = &form })
+	}
 	return render(c, status, views.RepositoryFormPage(h.page(c, "Repository of "+form.HostName, views.NavFleet), form))
 }
 
@@ -60,6 +63,7 @@ func (h *Handlers) saveRepository(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	form.Setup = inSetup(c)
 	host, err := models.ParseID[models.HostID](form.HostID)
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func (h *Handlers) saveRepository(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return done(c, "/hosts/"+form.HostID)
+	return done(c, hostAgain(c, host))
 }
 
 // readRepositoryForm puts what was typed into the form, and returns what is to

@@ -87,7 +87,7 @@ func (h *Handlers) routes() []route {
 		{"POST", "/hosts", admin, h.addHost},
 		{"GET", "/hosts/:id", viewer, h.host},
 		{"GET", "/hosts/:id/jobs", viewer, h.hostJobs},
-		{"GET", "/hosts/:id/enrol", admin, h.enrolment},
+		{"GET", "/hosts/:id/enrol", operator, h.enrolment},
 		{"POST", "/hosts/:id/enrol", admin, h.newEnrolment},
 		{"GET", "/hosts/:id/edit", admin, h.renameHost},
 		{"POST", "/hosts/:id/edit", admin, h.saveHost},

@@ -30,6 +30,31 @@ func NewEnrollmentToken(ctx context.Context, db IDB, host HostID) (token string,
 	return token, expiresAt.UTC(), nil
 }
 
+// EnrollmentToken is one as its maker may be shown it again.
+type EnrollmentToken struct {
+	CreatedAt, ExpiresAt time.Time
+	UsedAt               *time.Time
+	Expired              bool
+}
+
+// Open reports whether an agent can still enrol with it.
+func (t *EnrollmentToken) Open() bool { return t.UsedAt == nil && !t.Expired }
+
+// FindEnrollmentToken looks a token of this host up by the token itself, which
+// is nowhere in the database. ENotFound when it isn't this host's.
+func FindEnrollmentToken(ctx context.Context, db IDB, host HostID, token string) (*EnrollmentToken, error) {
+	t := &EnrollmentToken{}
+	err := db.QueryRowContext(ctx, "select created_at, expires_at, used_at, expires_at <= now() from enrollment_tokens where token_hash = ? and host_id = ?",
+		HashToken(token), host).Scan(&t.CreatedAt, &t.ExpiresAt, &t.UsedAt, &t.Expired)
+	if isNoRows(err) {
+		return nil, NotFound("enrolment token for the host", host.String())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("enrolment token: %w", err)
+	}
+	return t, nil
+}
+
 // Enroll exchanges a token for the agent's credential. It replaces an earlier
 // agent's: the generation is raised, so that the old link ends. The error says
 // which of unknown, used or expired it was, for both logs.

@@ -72,6 +72,12 @@ func (h *Host) Online(at time.Time) bool {
 		(h.LinkClosedAt == nil || h.LastSeenAt.After(*h.LinkClosedAt))
 }
 
+// Arrived reports whether the agent of the newest enrolment has called: before
+// that the credential waits for a program to be started.
+func (h *Host) Arrived() bool {
+	return h.EnrolledAt != nil && h.LastSeenAt != nil && !h.LastSeenAt.Before(*h.EnrolledAt)
+}
+
 // Location is the host's zone, UTC where it is not known.
 func (h *Host) Location() *time.Location {
 	loc, err := time.LoadLocation(h.Timezone)

@@ -45,7 +45,7 @@ func TestHostileTextStaysText(t *testing.T) {
 		"confirm":    ConfirmDialog(Confirm{Heading: evil, Lost: evil, Act: evil, TypeName: evil, Typed: evil}),
 		"danger":     DangerPage(page, Danger{HostName: evil, Acts: []Confirm{{Title: evil, Lost: evil, Stays: evil, Act: evil}}}),
 		"host edit":  HostEditBody(HostEdit{HostName: evil, ResticHost: evil, Name: evil, Labels: []string{evil}}),
-		"enrolment":  EnrolmentLive(Enrolment{Clock: clock, HostName: evil, Command: evil, ExpiresAt: now}),
+		"enrolment":  EnrolmentLive(Enrolment{Clock: clock, HostName: evil, Line: Line{Command: evil, RunCommand: evil, Server: evil, OnlyHere: true, Plain: true, ExpiresAt: now}}),
 		"failure":    FailurePage(page, Failure{Heading: evil, Cause: evil, Reference: evil}),
 		"toast":      Toast(ui.Banner{Title: evil, Text: evil}),
 		"sessions":   SessionsPage(page, Sessions{Clock: clock, NextCursor: evil, Rows: []Session{{ID: "s", UserAgent: "<script>", Address: evil}}}),

@@ -55,6 +55,9 @@ type FleetHost struct {
 	Groups     int
 }
 
+// Live is false for the empty fleet of somebody who is adding the first host.
+func (f Fleet) Live() bool { return f.Total > 0 || !f.CanAddHost }
+
 func (f Fleet) heading() string {
 	switch {
 	case f.Total == 0:

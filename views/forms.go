@@ -50,23 +50,6 @@ type Danger struct {
 	Acts             []Confirm
 }
 
-// Enrolment is the page of a host whose agent hasn't called yet:
-// /hosts/{id}/enrol. EnrolmentLive is fetched again at the event "host" and
-// becomes a link to the host when it came.
-type Enrolment struct {
-	Clock    ui.Clock
-	HostID   string
-	HostName string
-	// Command is what to paste, "" once the token is no longer shown; a form
-	// then makes a new one by POST to the same address.
-	Command   string
-	ExpiresAt time.Time
-	Enrolled  bool
-	// RepositorySet and GroupCount tell which of the next steps are done.
-	RepositorySet bool
-	GroupCount    int
-}
-
 // GroupForm makes or changes a source group: POST to Action with name, tag,
 // any number of includes and excludes (of several lines each, if somebody
 // pastes them), keep_last … keep_tags, min_files, min_bytes (10 GiB). A button
@@ -84,6 +67,9 @@ type GroupForm struct {
 	// after a row was added; "" leaves it where a form begins.
 	Focus  string
 	Errors Errors
+	// Setup leads back to the host's setup, which is live: nothing in it takes
+	// the focus, as htmx looks for who wants it after every swap.
+	Setup bool
 }
 
 // list is a field of any number of rows, each a control of the same name.
@@ -270,23 +256,6 @@ func (f ScheduleForm) unscheduled() string {
 
 func hostCrumbs(id, name, here string) []ui.Crumb {
 	return []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: name, URL: "/hosts/" + id}, {Text: here}}
-}
-
-// nextClass makes the button of the first step that is left the primary one.
-func (e Enrolment) nextClass(step int) string {
-	next := 0
-	switch {
-	case !e.Enrolled:
-		next = 1
-	case !e.RepositorySet:
-		next = 2
-	case e.GroupCount == 0:
-		next = 3
-	}
-	if step == next {
-		return ui.ButtonPrimary
-	}
-	return ui.ButtonQuiet
 }
 
 func (f GroupForm) crumb() string {

@@ -171,13 +171,6 @@ func cloneRemedy(h Host) ui.Link {
 	return ui.Link{Text: "Enrol this host anew", URL: h.url() + "/enrol"}
 }
 
-func enrolLink(h Host) ui.Link {
-	if !h.CanAdminister {
-		return ui.Link{}
-	}
-	return ui.Link{Text: "Show how to enrol it", URL: h.url() + "/enrol"}
-}
-
 // sentence tells which version is in force until the agent confirms.
 func (l ScheduleLag) sentence(online bool) string {
 	current, applied := ui.Number(l.Current), ui.Number(l.Applied)

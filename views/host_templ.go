@@ -236,8 +236,8 @@ func HostLive(h Host) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		if !h.Enrolled {
-			templ_7745c5c3_Err = ui.Message(ui.Banner{State: ui.Waiting, Title: "Not enrolled", Text: "Its agent has not called yet.", Link: enrolLink(h)}).Render(ctx, templ_7745c5c3_Buffer)
+		if h.setupLeft() != "" {
+			templ_7745c5c3_Err = ui.Message(h.setupBanner()).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

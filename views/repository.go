@@ -24,6 +24,8 @@ type RepositoryForm struct {
 	// it is a whole page that came back with mistakes, and no page holds a secret.
 	SecretsGone bool
 	Errors      Errors
+	// Setup is as in GroupForm.
+	Setup bool
 }
 
 // EnvRow is a variable of the backend's environment that is stored or was
@@ -202,7 +204,7 @@ func (f RepositoryForm) scheme() string {
 
 func (f RepositoryForm) urlField() ui.Field {
 	field := ui.Field{
-		Name: "url", Label: "Place", Value: f.URL, Error: f.Errors["url"], Required: true, Autofocus: f.URL == "", Mono: true,
+		Name: "url", Label: "Place", Value: f.URL, Error: f.Errors["url"], Required: true, Autofocus: f.URL == "" && !f.Setup, Mono: true,
 		Hint: "As restic writes it.",
 	}
 	for _, b := range backends {

@@ -187,6 +187,17 @@ func sampleAudit(t *testing.T) Audit {
 	}}
 }
 
+func sampleEnrolment(t *testing.T) Enrolment {
+	return Enrolment{
+		Clock: sampleClock(t), HostID: "h9", HostName: "nas-02", CanAdminister: true,
+		Line: Line{
+			Command: "resticfleet-agent enroll --server https://fleet.example.net --token rfe_5Hk2kdkfjKJkdjfkdjfkJKJKDFJkdjfkjdkfjkJKDJF --state-dir /var/lib/resticfleet-agent",
+			MadeAt:  now.Add(-41 * time.Second), ExpiresAt: now.Add(time.Hour - 41*time.Second),
+			RunCommand: "resticfleet-agent run --state-dir /var/lib/resticfleet-agent", Server: "https://fleet.example.net",
+		},
+	}
+}
+
 // samples are all pages by the name they have in a test's output.
 func samples(t *testing.T) map[string]templ.Component {
 	t.Helper()
@@ -200,9 +211,11 @@ func samples(t *testing.T) map[string]templ.Component {
 	light.Theme, dark.Theme = "light", "dark"
 	safe := sampleFleet(t)
 	safe.NeedHand, safe.Attention = 0, nil
-	enrol := Enrolment{Clock: sampleClock(t), HostID: "h9", HostName: "nas-02", Command: "resticfleet-agent enroll --server https://fleet.example.net --token rft_5Hk2kdkfjKJkdjfkdjfkJKJKDFJkdjfkjdkfjkJKDJFKjdkfj\nresticfleet-agent run", ExpiresAt: now.Add(time.Hour)}
+	enrol := sampleEnrolment(t)
 	enrolled := enrol
-	enrolled.Enrolled, enrolled.Command = true, ""
+	enrolled.Enrolled, enrolled.Arrived, enrolled.Online, enrolled.Line = true, true, true, Line{}
+	enrolled.Repository = &Repository{URL: "/srv/backup", State: ui.Good, ID: "3f2c81aa99"}
+	enrolled.GroupForm = &GroupForm{HostID: "h9", HostName: "nas-02", Action: "/hosts/h9/source-groups", Setup: true}
 	crumbs := hostCrumbs("h1", "web-01", "delete www")
 	confirm := Confirm{Heading: "Delete “www”?", Lost: "Its schedule entries and its settings go.", Stays: "Its 41 snapshots stay in the repository.", Action: "/hosts/h1/source-groups/g2/delete", Act: "Delete “www”", Keep: "Keep “www”", KeepURL: "/hosts/h1", TypeName: "www", Crumbs: crumbs}
 	removeFirst := RemoveFirst{Heading: "“www” is still in two schedules", Text: "Remove it from these first, then delete it. Its 41 snapshots stay in the repository either way.", Act: "Delete “www”", Keep: "Keep “www”", KeepURL: "/hosts/h1", Crumbs: crumbs,

@@ -2,13 +2,9 @@ package api
 
 import (
 	"context"
-	"net/http"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humaecho"
 
 	"resticfleet/models"
 )
@@ -134,55 +130,4 @@ func (s *server) deleteHost(ctx context.Context, in *HostPath) (*struct{}, error
 	s.Jobs.HostChanged(id)
 	s.Jobs.JobsCancelled(cancelled)
 	return nil, nil
-}
-
-type enrollmentToken struct {
-	Token     string `json:"token" doc:"Shown once, usable once."`
-	ExpiresAt string `json:"expires_at" format:"date-time"`
-	Command   string `json:"command" doc:"What to run on the host."`
-}
-
-// TokenRequest keeps the request itself, by which the server's own address may
-// have to be found.
-type TokenRequest struct {
-	HostPath
-	request *http.Request
-}
-
-// Resolve implements huma.Resolver.
-func (t *TokenRequest) Resolve(c huma.Context) []error {
-	t.request = humaecho.Unwrap(c).Request()
-	return nil
-}
-
-type tokenAnswer struct {
-	CacheControl string `header:"Cache-Control"`
-	Body         enrollmentToken
-}
-
-func (s *server) addEnrollmentToken(ctx context.Context, in *TokenRequest) (*tokenAnswer, error) {
-	id, err := in.hostID()
-	if err != nil {
-		return nil, err
-	}
-	token, expiresAt, err := models.NewEnrollmentToken(ctx, s.DB, id)
-	if err != nil {
-		return nil, err
-	}
-	base := strings.TrimRight(s.BaseURL(in.request), "/")
-	return &tokenAnswer{"no-store", enrollmentToken{
-		Token: token, ExpiresAt: timestamp(expiresAt),
-		Command: "resticfleet-agent enroll --server " + shellWord(base) + " --token " + token + " --state-dir /var/lib/resticfleet-agent",
-	}}, nil
-}
-
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9:/._~%@+=,-]+$`)
-
-// shellWord quotes what a shell would not take for one plain word. The address
-// may come from a Host header.
-func shellWord(s string) string {
-	if plainWord.MatchString(s) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -197,6 +197,14 @@ addEventListener("htmx:after:swap", (event) => {
 	if (ctx.response?.status === 422) document.querySelector("[aria-invalid=true]")?.focus();
 });
 
+// Who asked for the focus has had it. htmx asks everybody again after every
+// swap, those too whom it left alone: somebody who types would be moved.
+function focusGiven() {
+	for (const element of document.querySelectorAll("[autofocus]")) element.removeAttribute("autofocus");
+}
+addEventListener("load", focusGiven);
+addEventListener("htmx:after:swap", focusGiven);
+
 // A message in the toast region goes by itself, unless someone is in it.
 const toast = $("toast");
 let toastTimer = 0;
@@ -302,13 +310,19 @@ function age(ms) {
 function relative(style, ms) {
 	if (style === "in") return ms >= 0 ? "due now" : `in ${age(-ms)}`;
 	if (style === "age") return age(ms);
+	if (style === "count") {
+		const seconds = Math.max(0, Math.floor(ms / 1000));
+		return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+	}
 	return ms < 60_000 ? "just now" : `${age(ms)} ago`;
 }
 
-setInterval(() => {
+function refreshAges(selector) {
 	const now = Date.now();
-	for (const time of document.querySelectorAll("time[data-rel]")) {
+	for (const time of document.querySelectorAll(selector)) {
 		const text = relative(time.dataset.rel, now - Date.parse(time.dateTime));
 		if (time.textContent !== text) time.textContent = text;
 	}
-}, 30_000);
+}
+setInterval(refreshAges, 30_000, "time[data-rel]");
+setInterval(refreshAges, 1000, "time[data-rel=count]");

@@ -1,6 +1,9 @@
 package ui
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Clock is the instant a page is rendered at and the zone its times are shown
 // in. Pages never ask the machine for either.
@@ -73,11 +76,13 @@ func date(t time.Time) string { return t.Format(time.DateOnly) }
 func Machine(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // The ways a <time> says how far off it is; the script that refreshes them
-// knows the same three.
+// knows the same four.
 const (
 	relAgo = "ago" // 3 h ago
 	relAge = "age" // 3 h
 	relIn  = "in"  // in 3 h
+	// relCount runs on by the second while somebody waits.
+	relCount = "count" // 0:41
 )
 
 func relative(style string, now, t time.Time) string {
@@ -89,6 +94,9 @@ func relative(style string, now, t time.Time) string {
 		return "in " + Age(t.Sub(now))
 	case relAge:
 		return Age(now.Sub(t))
+	case relCount:
+		waited := int(max(0, now.Sub(t)) / time.Second)
+		return fmt.Sprintf("%d:%02d", waited/60, waited%60)
 	}
 	if now.Sub(t) < time.Minute {
 		return "just now"
