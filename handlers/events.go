@@ -33,6 +33,7 @@ type stream struct {
 	who  *models.Identity
 
 	job     models.JobID // set on a job's page
+	open    bool         // it has not ended
 	lastSeq int64
 }
 
@@ -50,6 +51,7 @@ func (h *Handlers) events(c echo.Context) error {
 	topic := jobs.Topic(c.QueryParam("on"))
 	s := &stream{h: h, ctx: c.Request().Context(), w: c.Response(), who: who(c), flow: http.NewResponseController(c.Response())}
 	kind, id, _ := strings.Cut(string(topic), ":")
+	topics := []jobs.Topic{topic}
 	switch kind {
 	case "fleet", "jobs":
 	case "host":
@@ -70,13 +72,16 @@ func (h *Handlers) events(c echo.Context) error {
 		if from := c.Request().Header.Get("Last-Event-ID"); from != "" {
 			s.lastSeq, _ = strconv.ParseInt(from, 10, 64)
 		}
-		if _, err := models.FindJob(s.ctx, h.DB, job); err != nil {
+		found, err := models.FindJob(s.ctx, h.DB, job)
+		if err != nil {
 			return err
 		}
+		// What a job waits for is its host, or what runs there.
+		topics = append(topics, jobs.HostTopic(found.HostID))
 	default:
 		return models.NotFound("event stream", string(topic))
 	}
-	sub := h.Hub.Subscribe(topic)
+	sub := h.Hub.Subscribe(topics...)
 	defer sub.Close()
 
 	head := c.Response().Header()
@@ -98,7 +103,9 @@ func (h *Handlers) events(c echo.Context) error {
 			if _, err := h.identify(c); err != nil {
 				return nil // signed out, or revoked: the browser comes back and is told
 			}
-			err = s.send("ping", "", "")
+			if err = s.send("ping", "", ""); err == nil && s.open {
+				err = s.look(kind) // silence makes no hint
+			}
 		case <-sub.Wake():
 			sub.Take()
 			if err = s.look(kind); err == nil {
@@ -128,6 +135,7 @@ func (s *stream) look(kind string) error {
 	if err != nil {
 		return err
 	}
+	s.open = !job.State.Ended()
 	if err := s.push(views.JobUpdate(v)); err != nil {
 		return err
 	}
