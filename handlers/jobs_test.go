@@ -286,7 +286,7 @@ func TestAWaitingJobSaysWhatItWaitsFor(t *testing.T) {
 	says("behind exclusive work", waiting, "Prune on db", "behind Prune")
 	b.exec("update jobs set state = 'cancelled', finished_at = now() where id = ?", prune)
 	init := web.job(nil, models.KindInit, models.JobQueued, 3*time.Minute)
-	says("behind the init", waiting, "The repository is being initialised first.", "behind Init")
+	says("behind the init", waiting, "The repository is initialised first.", "behind Init")
 	b.exec("update jobs set state = 'sent', sent_at = now() where id = ?", init)
 	says("sent", init, "On its way to web", "on its way")
 	b.exec("update jobs set accepted_at = now() where id = ?", init)

@@ -198,14 +198,13 @@ func (s jobScene) waitBehind() (string, ui.Link) {
 	link := ui.Link{Text: title + " on " + b.HostName, URL: "/jobs/" + b.ID.String()}
 	switch {
 	case b.Kind == models.KindInit && b.HostID == s.job.HostID:
-		return "The repository is being initialised first.", link
-	case s.job.Kind != models.KindBackup || b.Kind != models.KindBackup:
-		if b.HostID != s.job.HostID {
-			return "One of them works in the repository at a time, and another host was first.", link
-		}
-		return "Another job has to end first.", link
+		return "The repository is initialised first. It waits for", link
+	case b.Kind == models.KindBackup && s.job.Kind == models.KindBackup:
+		return "A host makes one backup at a time into a repository. It waits for", link
+	case b.Kind == s.job.Kind:
+		return "Only so many of these run on a host at a time. It waits for", link
 	}
-	return "A host makes one backup at a time into a repository.", link
+	return "Only one of the two may work in the repository at a time, and the other was first. It waits for", link
 }
 
 var notInFileNames = regexp.MustCompile(`[^\pL\pN._-]+`)

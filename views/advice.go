@@ -73,8 +73,8 @@ var advices = []advice{
 	{
 		code: protocol.ErrUnreadable, brief: "files unreadable", headline: "Some files could not be read",
 		steps: []step{
-			{text: "The snapshot holds everything else and counts as good."},
 			{text: "Give the agent’s account the right to read them, or ", link: "exclude them", to: toGroup, after: "."},
+			{text: "Run this again only if they matter now: the snapshot holds everything else and counts as good."},
 		},
 		act: "Edit source group", to: toGroup,
 	},
@@ -150,8 +150,8 @@ var advices = []advice{
 	{
 		code: protocol.ErrEndUnrecorded, brief: "end not recorded", headline: "The snapshot exists, but nobody saw how restic ended",
 		steps: []step{
-			{text: "It counts as good. Whether every file could be read is not known: see the log below."},
-			{text: "To be sure, run the backup again."},
+			{text: "See in the log below whether it names files that could not be read."},
+			{text: "To be sure, run this again. Until then the snapshot counts as good."},
 		},
 	},
 	{

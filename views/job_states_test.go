@@ -144,7 +144,7 @@ func TestTheListSaysWhyItIsEmptyAndLeadsOn(t *testing.T) {
 		"Nothing ever ran on web-01.":      {HostID: "h1", HostName: "web-01", HostGone: true},
 		"No job fits this filter.":         {Filter: JobsFilter{State: "failed"}},
 		"There are no older jobs.":         {Cursor: "abc", Filter: JobsFilter{State: "failed"}},
-		"Nothing is shown until the filte": {Filter: JobsFilter{Host: "web"}, Errors: Errors{"host": "No host is called “web”."}},
+		"No job is shown until the filter": {Filter: JobsFilter{Host: "web"}, Errors: Errors{"host": "No host is called “web”."}},
 	} {
 		j.Clock = sampleClock(t)
 		html := render(t, JobsLive(j))

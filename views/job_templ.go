@@ -278,7 +278,7 @@ func JobLive(j Job) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		case !j.ended():
-			templ_7745c5c3_Err = ui.Message(ui.Banner{State: ui.Waiting, Title: "Waiting", Text: j.WaitingFor, Link: j.WaitLink}).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Message(ui.Banner{State: ui.Waiting, Text: j.WaitingFor, Link: j.WaitLink}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
