@@ -268,7 +268,8 @@ func TestAWaitingJobSaysWhatItWaitsFor(t *testing.T) {
 			t.Errorf("%s: its page doesn't say %q", name, page)
 		}
 		html := b.page("/jobs")
-		if _, row, _ := strings.Cut(html, `id="job-`+id.String()+`"`); !strings.Contains(row[:strings.Index(row, "</tr>")], list) {
+		_, row, _ := strings.Cut(html, `id="job-`+id.String()+`"`)
+		if row, _, _ = strings.Cut(row, "</tr>"); !strings.Contains(row, list) {
 			t.Errorf("%s: the list doesn't say %q", name, list)
 		}
 	}

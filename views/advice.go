@@ -275,7 +275,7 @@ func (j Job) way(to place) string {
 	case to == toRepository && j.CanAdminister:
 		return host + "/repository"
 	case to == toDangerZone && j.CanAdminister:
-		return host + "#danger"
+		return host + "/danger"
 	case to == toGroup && j.CanOperate && j.GroupID != "" && !j.GroupGone:
 		return host + "/source-groups/" + j.GroupID
 	case to == toHost:

@@ -144,7 +144,7 @@ func called(c *ast.CallExpr) string {
 func TestEveryAdviceIsWhole(t *testing.T) {
 	t.Parallel()
 	places := map[place]string{
-		toRepository: "/hosts/h3/repository", toDangerZone: "/hosts/h3#danger", toGroup: "/hosts/h3/source-groups/g1",
+		toRepository: "/hosts/h3/repository", toDangerZone: "/hosts/h3/danger", toGroup: "/hosts/h3/source-groups/g1",
 		toHost: "/hosts/h3", toGroupJobs: "/hosts/h3/jobs?group=g1",
 	}
 	for _, a := range advices {

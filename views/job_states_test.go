@@ -94,7 +94,7 @@ func TestTheJobsPageInEveryState(t *testing.T) {
 		"init of what was there": {func(j *Job) { end(j, "succeeded", protocol.ErrAlreadyExists); j.Kind, j.CanRunAgain = "init", false },
 			[]string{"Good", "The cause. The remedy.", "Nothing was changed."}, []string{"What to do"}},
 		"init failed": {func(j *Job) { end(j, "failed", protocol.ErrWrongPassword); j.Kind, j.CanRunAgain = "init", false },
-			[]string{"No repository was made.", "Initialise again", "/hosts/h1#danger", "Enter password"}, []string{`action="/jobs/j1/again"`}},
+			[]string{"No repository was made.", "Initialise again", "/hosts/h1/danger", "Enter password"}, []string{`action="/jobs/j1/again"`}},
 		"unlock": {func(j *Job) { end(j, "succeeded", ""); j.Kind, j.LocksRemoved, j.CanRunAgain = "unlock", 2, false }, []string{"2 locks were removed, 0 are left."}, nil},
 		"group deleted": {func(j *Job) { end(j, "failed", protocol.ErrMissingInclude); j.GroupGone, j.CanRunAgain = true, false },
 			[]string{"What to do", good}, []string{"source-groups", "Run again"}},
@@ -151,7 +151,7 @@ func TestTheListSaysWhyItIsEmptyAndLeadsOn(t *testing.T) {
 		if !strings.Contains(html, want) || strings.Contains(html, "<table") {
 			t.Errorf("it doesn't say %q", want)
 		}
-		if way := html[strings.Index(html, want):]; !j.HostGone && !strings.Contains(way, "<a href=") {
+		if _, way, _ := strings.Cut(html, want); !j.HostGone && !strings.Contains(way, "<a href=") {
 			t.Errorf("%q leads nowhere", want)
 		}
 	}

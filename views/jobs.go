@@ -140,10 +140,10 @@ func (j Jobs) heading() string {
 	if j.HostName != "" {
 		where = " on " + j.HostName
 	}
-	switch {
-	case j.UnderWay == 0:
+	switch j.UnderWay {
+	case 0:
 		return "No job under way" + where
-	case j.UnderWay == j.MaxUnderWay:
+	case j.MaxUnderWay:
 		return ui.Number(int64(j.UnderWay)) + " or more jobs under way" + where
 	}
 	return ui.Count(int64(j.UnderWay), "job under way", "jobs under way") + where
