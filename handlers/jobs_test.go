@@ -273,6 +273,8 @@ func TestAWaitingJobSaysWhatItWaitsFor(t *testing.T) {
 			t.Errorf("%s: the list doesn't say %q", name, list)
 		}
 	}
+	says("never there", waiting, "No agent has come from web yet.", "host is away")
+	b.exec("update hosts set last_seen_at = now() - interval '1 hour' where id = ?", web.host.ID)
 	says("away", waiting, "web is not connected.", "host is away")
 	says("away", waiting, "without a sign of it", "host is away")
 	web.online()

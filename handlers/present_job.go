@@ -167,6 +167,8 @@ func (s jobScene) presentWait(v *views.Job) {
 	silent := s.host.SilentFor(v.Clock.Now)
 	switch {
 	case j.State.Ended():
+	case j.State == models.JobQueued && s.host.LastSeenAt == nil:
+		v.WaitingFor = "No agent has come from " + name + " yet. The job goes there as soon as one is enrolled and runs."
 	case j.State == models.JobQueued && s.wait.Away:
 		v.WaitingFor = name + " is not connected. The job goes there as soon as it is back, and is given up after " + ui.Duration(s.expireAfter) + " without a sign of it."
 	case s.wait.Behind != nil:
