@@ -113,8 +113,18 @@ func (h *Handlers) jobFilter(ctx context.Context, v *views.Jobs, host *models.Ho
 	return f, err
 }
 
-// namedHost finds the host whose name was typed, or says which there are.
+// namedHost finds the host whose name was typed, or whose id a link has, or says
+// which there are.
 func (h *Handlers) namedHost(ctx context.Context, v *views.Jobs) (*models.Host, error) {
+	if id, err := models.ParseID[models.HostID](v.Filter.Host); err == nil {
+		host, err := models.FindAnyHost(ctx, h.DB, id)
+		if err == nil && host.ArchivedAt == nil {
+			v.Filter.Host = host.Name
+		}
+		if models.CodeOf(err) != models.ENotFound {
+			return host, err
+		}
+	}
 	host, err := models.FindHostNamed(ctx, h.DB, v.Filter.Host)
 	if models.CodeOf(err) != models.ENotFound {
 		return host, err

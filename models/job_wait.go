@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -16,8 +17,8 @@ type Wait struct {
 	Behind *Job
 }
 
-// Waits says what each of the queued jobs among these waits for, in two
-// statements however many they are. It tells what Claim's look would find.
+// Waits says what each of the queued jobs among these waits for, in one
+// statement however many they are. It tells what Claim's look would find.
 func Waits(ctx context.Context, db IDB, jobs []*Job) (map[JobID]Wait, error) {
 	var hosts []HostID
 	for _, j := range jobs {
@@ -28,57 +29,40 @@ func Waits(ctx context.Context, db IDB, jobs []*Job) (map[JobID]Wait, error) {
 	if len(hosts) == 0 {
 		return nil, nil
 	}
-	var places []struct {
-		Host         HostID
-		RepositoryID *int32
-		There        bool
-	}
-	err := db.NewRaw(`select h.id as host, u.repository_id, coalesce(h.link_closed_at is null and h.last_seen_at > now() - ?::interval, false) as there
-		from hosts h left join host_repositories r on r.host_id = h.id left join repository_urls u on u.url = r.url_key where h.id in (?)`,
-		interval(OnlineFor), bun.List(hosts)).Scan(ctx, &places)
-	if err != nil {
-		return nil, fmt.Errorf("what jobs wait for: %w", err)
-	}
-	repositories, there := map[HostID]int32{}, map[HostID]bool{}
-	var shared []int32
-	for _, p := range places {
-		there[p.Host] = p.There
-		if p.RepositoryID != nil {
-			repositories[p.Host] = *p.RepositoryID
-			shared = append(shared, *p.RepositoryID)
-		}
-	}
-	open, err := openBeside(ctx, db, hosts, shared)
+	open, err := openBeside(ctx, db, hosts)
 	if err != nil {
 		return nil, err
 	}
 	waits := map[JobID]Wait{}
-	for _, j := range jobs {
-		if j.State == JobQueued {
-			waits[j.ID] = Wait{Away: !there[j.HostID], Behind: behind(j, repositories[j.HostID], open)}
+	for _, o := range open {
+		// The rest of them are only in the way.
+		if o.State == JobQueued && slices.ContainsFunc(jobs, func(j *Job) bool { return j.ID == o.ID }) {
+			waits[o.ID] = Wait{Away: !o.There, Behind: behind(o, open)}
 		}
 	}
 	return waits, nil
 }
 
-// openJob is a job that has not ended, and whether its host is there.
+// openJob is a job that has not ended, with the repository that its host has
+// now, 0 for none, and whether the host is there.
 type openJob struct {
-	Job   `bun:",extend"`
-	There bool
+	Job        `bun:",extend"`
+	Repository int32
+	There      bool
 }
 
-func openBeside(ctx context.Context, db IDB, hosts []HostID, repositories []int32) ([]*openJob, error) {
+// openBeside reads the open jobs of hosts, and those of others in the hosts'
+// repositories, oldest first.
+func openBeside(ctx context.Context, db IDB, hosts []HostID) ([]*openJob, error) {
 	var open []*openJob
-	q := db.NewSelect().TableExpr("jobs as j").Join("join hosts h on h.id = j.host_id").
-		ColumnExpr("j.id, j.host_id, j.kind, j.state, j.source_group_name, j.repository_id, h.name as host_name").
-		ColumnExpr("coalesce(h.link_closed_at is null and h.last_seen_at > now() - ?::interval, false) as there", interval(OnlineFor)).
-		Where("j.state in ('queued', 'sent', 'running')").OrderExpr("j.id").Limit(5000)
-	if len(repositories) > 0 {
-		q.Where("(j.host_id in (?) or j.repository_id in (?))", bun.List(hosts), bun.List(repositories))
-	} else {
-		q.Where("j.host_id in (?)", bun.List(hosts))
-	}
-	if err := q.Scan(ctx, &open); err != nil {
+	err := db.NewRaw(`with r as materialized (select r.host_id, u.repository_id from host_repositories r join repository_urls u on u.url = r.url_key where r.host_id in (?0)),
+			o as (select id from jobs where state in ('queued', 'sent', 'running') and host_id in (?0)
+				union select id from jobs where state in ('queued', 'sent', 'running') and repository_id in (select repository_id from r))
+		select j.id, j.host_id, j.kind, j.state, j.source_group_name, j.repository_id, h.name as host_name, coalesce(r.repository_id, 0) as repository,
+			coalesce(h.link_closed_at is null and h.last_seen_at > now() - ?1::interval, false) as there
+		from o join jobs j on j.id = o.id join hosts h on h.id = j.host_id left join r on r.host_id = j.host_id
+		order by j.id limit 5000`, bun.List(hosts), interval(OnlineFor)).Scan(ctx, &open)
+	if err != nil {
 		return nil, fmt.Errorf("what jobs wait for: %w", err)
 	}
 	return open, nil
@@ -86,12 +70,13 @@ func openBeside(ctx context.Context, db IDB, hosts []HostID, repositories []int3
 
 // behind is the job that another has to wait for, by the rules of mayLeave;
 // nil for none. Of several it is the one that is under way, else the oldest.
-func behind(j *Job, repository int32, open []*openJob) *Job {
+func behind(waits *openJob, open []*openJob) *Job {
 	var asked *Job
 	var besides []*Job
+	j := &waits.Job
 	for _, o := range open {
 		other, underWay := &o.Job, o.State != JobQueued
-		sameHost, sameRepository := other.HostID == j.HostID, other.RepositoryID != nil && *other.RepositoryID == repository
+		sameHost, sameRepository := other.HostID == j.HostID, other.RepositoryID != nil && *other.RepositoryID == waits.Repository
 		switch {
 		case other.ID == j.ID:
 		case sameHost && other.Kind == KindInit && underWay:
