@@ -330,6 +330,17 @@ func TestALogIsDownloadedAsAFile(t *testing.T) {
 	}
 }
 
+func TestAJobThatIsNotThereLeadsToTheOthers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, id := range []string{uuid.NewString(), "17", "%00"} {
+		status, html, _ := b.get(models.RoleViewer, "/jobs/"+id)
+		if status != http.StatusNotFound || !strings.Contains(html, "There is no such job") || !strings.Contains(html, `href="/jobs" class="btn`) {
+			t.Errorf("%s: %d: %s", id, status, html)
+		}
+	}
+}
+
 func TestRunningAgainLeadsToTheNewJob(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
