@@ -117,6 +117,9 @@ func (s *server) furnish(t *testing.T) []sight {
 	if good.State != "succeeded" || failed.State != "failed" {
 		t.Fatalf("want a good and a failed job: %+v %+v", good, failed)
 	}
+	var small struct{ ID string }
+	c.call("POST", "/api/hosts/"+h.id+"/source-groups", map[string]any{"name": "small", "includes": []string{h.dir + "/www"}, "min_files": 1000}, http.StatusCreated, &small)
+	warned := c.end(h.run(small.ID))
 	running := h.run(films)
 	eventually(t, "the long backup tells its progress", func() bool {
 		p := c.job(running).Progress
@@ -201,8 +204,13 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"18-host-delete", host + "/delete", nil},
 		{"19-jobs", "/jobs", nil},
 		{"20-host-jobs", host + "/jobs?state=failed", nil},
+		{"20-jobs-between", "/jobs?host=web-01&when=between&from=2026-01-01T00:00", nil},
+		{"20-jobs-no-such-host", "/jobs?host=web", nil},
+		{"20-jobs-none-fits", "/jobs?state=lost", nil},
 		{"21-job-good", "/jobs/" + good.ID, nil},
 		{"22-job-failed", "/jobs/" + failed.ID, nil},
+		{"22-job-warned", "/jobs/" + warned.ID, nil},
+		{"22-job-init", "/jobs/" + h.init(), nil},
 		{"23-job-running", "/jobs/" + running, nil},
 		{"24-job-waiting", "/jobs/" + waiting.ID, nil},
 		{"25-menu", "/", func(p *page) { p.click(p.Locator("header summary")) }},

@@ -84,6 +84,7 @@ var acts = map[string]act{
 	"DELETE /api/hosts/:id/schedules/:sid":          {"Delete a schedule", onSchedules},
 	"PUT /api/hosts/:id/repo-maintenance":           {"Change the maintenance", onUpkeep},
 	"POST /jobs/:id/cancel":                         {"Cancel a job", onJobs},
+	"POST /jobs/:id/again":                          {"Run a job again", onJobs},
 	"POST /api/jobs/:id/cancel":                     {"Cancel a job", onJobs},
 	"POST /agent/v1/enroll":                         {"Enrol an agent", onAgents},
 }

@@ -38,6 +38,7 @@ type stream struct {
 
 	host    models.HostID // set on a host's page
 	job     models.JobID  // set on a job's page
+	open    bool          // it has not ended
 	lastSeq int64
 }
 
@@ -55,6 +56,7 @@ func (h *Handlers) events(c echo.Context) error {
 	topic := jobs.Topic(c.QueryParam("on"))
 	s := &stream{h: h, ctx: c.Request().Context(), w: c.Response(), who: who(c), flow: http.NewResponseController(c.Response())}
 	kind, id, _ := strings.Cut(string(topic), ":")
+	topics := []jobs.Topic{topic}
 	switch kind {
 	case "fleet", "jobs":
 	case "host":
@@ -76,13 +78,16 @@ func (h *Handlers) events(c echo.Context) error {
 		if from := c.Request().Header.Get("Last-Event-ID"); from != "" {
 			s.lastSeq, _ = strconv.ParseInt(from, 10, 64)
 		}
-		if _, err := models.FindJob(s.ctx, h.DB, job); err != nil {
+		found, err := models.FindJob(s.ctx, h.DB, job)
+		if err != nil {
 			return err
 		}
+		// What a job waits for is its host, or what runs there.
+		topics = append(topics, jobs.HostTopic(found.HostID))
 	default:
 		return models.NotFound("event stream", string(topic))
 	}
-	sub := h.Hub.Subscribe(topic, peopleTopic)
+	sub := h.Hub.Subscribe(append(topics, peopleTopic)...)
 	defer sub.Close()
 
 	head := c.Response().Header()
@@ -104,7 +109,9 @@ func (h *Handlers) events(c echo.Context) error {
 			if !s.mayGoOn(c) {
 				return nil
 			}
-			err = s.send("ping", "", "")
+			if err = s.send("ping", "", ""); err == nil && s.open {
+				err = s.look(kind) // silence makes no hint
+			}
 		case <-sub.Wake():
 			topics := sub.Take()
 			if !s.mayGoOn(c) {
@@ -155,6 +162,7 @@ func (s *stream) look(kind string) error {
 	if err != nil {
 		return err
 	}
+	s.open = !job.State.Ended()
 	if err := s.push(views.JobUpdate(v)); err != nil {
 		return err
 	}

@@ -2,8 +2,9 @@ package handlers
 
 import (
 	"context"
+	"mime"
 	"net/http"
-	"time"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -13,74 +14,6 @@ import (
 
 // shownLines is how much of a log's end a page shows; the rest is a download.
 const shownLines = 500
-
-func (h *Handlers) jobs(c echo.Context) error { return h.jobList(c, nil) }
-
-func (h *Handlers) hostJobs(c echo.Context) error {
-	host, err := h.hostOf(c)
-	if err != nil {
-		return err
-	}
-	return h.jobList(c, host)
-}
-
-func (h *Handlers) jobList(c echo.Context, host *models.Host) error {
-	ctx := c.Request().Context()
-	v := views.Jobs{
-		Clock: pageClock(nil), Cursor: c.QueryParam("cursor"),
-		Filter: views.JobsFilter{State: c.QueryParam("state"), Kind: c.QueryParam("kind"), Host: c.QueryParam("host")},
-	}
-	filter := models.JobFilter{State: models.JobState(v.Filter.State), Kind: models.JobKind(v.Filter.Kind)}
-	title, day := "Jobs", v.Clock.Now
-	switch {
-	case host != nil:
-		filter.HostID, v.HostID, v.HostName = host.ID, host.ID.String(), host.Name
-		v.Clock, title = pageClock(host.Location()), "Jobs of "+host.Name
-		day = v.Clock.Now.In(host.Location())
-	case v.Filter.Host != "":
-		id, err := models.ParseID[models.HostID](v.Filter.Host)
-		if err != nil {
-			return err
-		}
-		filter.HostID = id
-	}
-	list, next, err := models.ListJobs(ctx, h.DB, filter, models.Page{Cursor: v.Cursor})
-	if err != nil {
-		return err
-	}
-	v.NextCursor = next
-	for _, j := range list {
-		v.Rows = append(v.Rows, presentJobRow(j))
-	}
-	if err := h.jobsHeading(ctx, &v, filter.HostID, day); err != nil {
-		return err
-	}
-	if partial(c) {
-		return render(c, http.StatusOK, views.JobsLive(v))
-	}
-	p := h.page(c, title, views.NavJobs)
-	p.StreamURL = "/events?on=jobs"
-	return render(c, http.StatusOK, views.JobsPage(p, v))
-}
-
-func (h *Handlers) jobsHeading(ctx context.Context, v *views.Jobs, host models.HostID, day time.Time) error {
-	today, err := models.CountToday(ctx, h.DB, host, day)
-	if err != nil {
-		return err
-	}
-	v.GoodToday, v.WarnedToday, v.FailedToday = today.Good, today.Warning, today.Failed
-	if v.UnderWay, err = models.UnderWay(ctx, h.DB, host); err != nil {
-		return err
-	}
-	if v.HostID != "" {
-		return nil
-	}
-	hosts, _, err := models.ListHosts(ctx, h.DB, "", models.Page{Limit: models.MaxLimit})
-	for _, host := range hosts {
-		v.HostChoices = append(v.HostChoices, views.Choice{Value: host.ID.String(), Text: host.Name})
-	}
-	return err
-}
 
 func (h *Handlers) job(c echo.Context) error {
 	id, err := models.ParseID[models.JobID](c.Param("id"))
@@ -98,39 +31,41 @@ func (h *Handlers) job(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	p := h.page(c, views.JobTitle(v.Kind, v.GroupName), views.NavJobs)
+	p := h.page(c, views.JobTitle(v.Kind, v.GroupName)+" on "+v.HostName, views.NavJobs)
 	log := presentLog(lines, job, v.Clock)
 	p.StreamURL = jobStream(id, log)
 	return render(c, http.StatusOK, views.JobPage(p, v, log))
 }
 
-// loadJob reads a job with what its page says besides.
+// loadJob reads a job with what its page says besides. Host and group may be
+// deleted: what a job did stays.
 func (h *Handlers) loadJob(ctx context.Context, id models.JobID, who *models.Identity) (*models.Job, views.Job, error) {
 	job, err := models.FindJob(ctx, h.DB, id)
 	if err != nil {
 		return nil, views.Job{}, err
 	}
-	host, err := models.FindHost(ctx, h.DB, job.HostID)
-	if models.CodeOf(err) == models.ENotFound {
-		host = &models.Host{ID: job.HostID, Name: job.HostName, Timezone: "UTC"} // deleted since
-	} else if err != nil {
+	s := jobScene{job: job, who: who, expireAfter: h.Jobs.ExpireAfter, lostAfter: h.Jobs.LostAfter}
+	if s.host, err = models.FindAnyHost(ctx, h.DB, job.HostID); err != nil {
 		return nil, views.Job{}, err
 	}
-	var group *models.Group
+	s.repo, err = models.FindRepository(ctx, h.DB, job.HostID)
+	if err != nil && models.CodeOf(err) != models.ENotFound {
+		return nil, views.Job{}, err
+	}
 	if job.SourceGroupID != nil {
-		group, err = models.FindGroup(ctx, h.DB, job.HostID, *job.SourceGroupID)
-		if err != nil && models.CodeOf(err) != models.ENotFound {
+		if s.group, err = models.FindAnyGroup(ctx, h.DB, job.HostID, *job.SourceGroupID); err != nil {
+			return nil, views.Job{}, err
+		}
+		if s.good, err = models.GoodJob(ctx, h.DB, s.group); err != nil {
 			return nil, views.Job{}, err
 		}
 	}
-	v := presentJob(job, host, group, who)
-	if job.Kind == models.KindInit && job.State == models.JobSucceeded {
-		repo, err := models.FindRepository(ctx, h.DB, job.HostID)
-		if err == nil && repo.URL == job.RepositoryURL {
-			v.RepositoryID = repo.ResticID
-		}
+	waits, err := models.Waits(ctx, h.DB, []*models.Job{job})
+	if err != nil {
+		return nil, views.Job{}, err
 	}
-	return job, v, nil
+	s.wait = waits[job.ID]
+	return job, s.present(), nil
 }
 
 func (h *Handlers) cancelJob(c echo.Context) error {
@@ -143,4 +78,73 @@ func (h *Handlers) cancelJob(c echo.Context) error {
 		return err
 	}
 	return acted(c, "/jobs/"+job.ID.String())
+}
+
+// runJobAgain backs up the job's group once more, as the group is now, and
+// leads to the new job. What is done in the danger zone is asked for there.
+func (h *Handlers) runJobAgain(c echo.Context) error {
+	ctx := c.Request().Context()
+	id, err := models.ParseID[models.JobID](c.Param("id"))
+	if err != nil {
+		return err
+	}
+	job, err := models.FindJob(ctx, h.DB, id)
+	if err != nil {
+		return err
+	}
+	if job.Kind != models.KindBackup {
+		return models.Conflict("Only a backup is run again from here. Ask for this one on the page of %s.", job.HostName)
+	}
+	again, err := h.Jobs.RunGroup(ctx, job.HostID, *job.SourceGroupID, who(c).Actor())
+	if err != nil {
+		return err
+	}
+	return done(c, "/jobs/"+again.ID.String())
+}
+
+// jobLog is the whole log as a file: when, how grave, what.
+func (h *Handlers) jobLog(c echo.Context) error {
+	ctx := c.Request().Context()
+	id, err := models.ParseID[models.JobID](c.Param("id"))
+	if err != nil {
+		return err
+	}
+	job, err := models.FindJob(ctx, h.DB, id)
+	if err != nil {
+		return err
+	}
+	head := c.Response().Header()
+	head.Set("Content-Type", "text/plain; charset=utf-8")
+	head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": logName(job)}))
+	for after := int64(0); ; {
+		lines, err := models.ListLog(ctx, h.DB, id, after, logChunk)
+		if err != nil && c.Response().Committed {
+			panic(http.ErrAbortHandler) // only a broken answer can still say that lines are missing
+		}
+		if err != nil {
+			return err
+		}
+		var b strings.Builder
+		for _, l := range lines {
+			b.WriteString(l.At.UTC().Format("2006-01-02T15:04:05.000Z"))
+			b.WriteString(" " + l.Level + " " + oneLine.Replace(l.Text) + "\n")
+			after = l.Seq
+		}
+		if _, err := c.Response().Write([]byte(b.String())); err != nil || len(lines) < logChunk {
+			return nil // the end, or whoever read it has gone
+		}
+	}
+}
+
+// logChunk is how many lines are read at once.
+const logChunk = 1000
+
+// oneLine keeps a line one line, whatever a file is called.
+var oneLine = strings.NewReplacer("\n", `\n`, "\r", `\r`)
+
+// logName tells the logs in a folder apart: web-01-backup-www-20261125-020004.log.
+func logName(j *models.Job) string {
+	parts := []string{j.HostName, string(j.Kind), j.SourceGroupName, j.QueuedAt.UTC().Format("20060102-150405")}
+	name := strings.Join(parts, "-")
+	return strings.Trim(notInFileNames.ReplaceAllString(name, "-"), "-.") + ".log"
 }

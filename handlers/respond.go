@@ -125,6 +125,10 @@ func (h *Handlers) renderFailure(c echo.Context, code int, err error, reference 
 	}
 	f := failure(code, err)
 	f.Reference = reference
+	if code == http.StatusNotFound && strings.HasPrefix(path, "/jobs/") {
+		f.Heading, f.Cause, f.Remedy = "There is no such job", "", "The address may be mistyped: a job stays here when its source group or its host is deleted."
+		f.Link = ui.Link{Text: "See all jobs", URL: "/jobs"}
+	}
 	if partial(c) {
 		c.Response().Header().Set("HX-Retarget", "#toast")
 		c.Response().Header().Set("HX-Reswap", "innerHTML")

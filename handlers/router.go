@@ -120,7 +120,10 @@ func (h *Handlers) routes() []route {
 		{"GET", "/cron-preview", viewer, h.cronPreview},
 		{"GET", "/retention-words", viewer, h.retentionWords},
 		{"GET", "/jobs", viewer, h.jobs},
+		{"GET", "/jobs/hosts", viewer, h.jobHosts},
 		{"GET", "/jobs/:id", viewer, h.job},
+		{"GET", "/jobs/:id/log", viewer, h.jobLog},
+		{"POST", "/jobs/:id/again", operator, h.runJobAgain},
 		{"POST", "/jobs/:id/cancel", operator, h.cancelJob},
 		{"GET", "/events", viewer, h.events},
 

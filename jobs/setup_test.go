@@ -203,13 +203,41 @@ func commands(t testing.TB, messages []protocol.Envelope) []string {
 
 func (b *bundle) wantCommands(server int, link *jobs.Link, want ...models.JobID) {
 	b.t.Helper()
+	before := b.waits(link.HostID)
 	got := commands(b.t, must[[]protocol.Envelope](b.t)(b.servers[server].Outgoing(b.ctx, link)))
+	b.wantWaits(before, b.waits(link.HostID), got)
 	ids := []string{}
 	for _, id := range want {
 		ids = append(ids, id.String())
 	}
 	if !slices.Equal(got, ids) {
 		b.t.Errorf("commands %v, want %v", got, ids)
+	}
+}
+
+// waits is what pages say of a host's queued jobs.
+func (b *bundle) waits(host models.HostID) map[models.JobID]models.Wait {
+	b.t.Helper()
+	open := must[[]*models.Job](b.t)(models.OpenJobs(b.ctx, b.db, host))
+	return must[map[models.JobID]models.Wait](b.t)(models.Waits(b.ctx, b.db, open))
+}
+
+// wantWaits: what pages say is what the claim found. The job that left first was
+// said to wait for nothing, and whatever stays waits for something.
+func (b *bundle) wantWaits(before, after map[models.JobID]models.Wait, left []string) {
+	b.t.Helper()
+	for _, id := range left {
+		if w, queued := before[must[models.JobID](b.t)(models.ParseID[models.JobID](id))]; queued {
+			if w.Behind != nil || w.Away {
+				b.t.Errorf("job %s left and was said to wait: %+v", id, w)
+			}
+			break
+		}
+	}
+	for id, w := range after {
+		if w.Behind == nil && !w.Away {
+			b.t.Errorf("job %s stays and is said to wait for nothing", id)
+		}
 	}
 }
 

@@ -283,6 +283,47 @@ func FindGroup(ctx context.Context, db IDB, host HostID, id GroupID) (*Group, er
 	return g, nil
 }
 
+// FindAnyGroup reads a group, deleted or not: its snapshots and its jobs stay.
+func FindAnyGroup(ctx context.Context, db IDB, host HostID, id GroupID) (*Group, error) {
+	g := &Group{}
+	err := db.NewSelect().Model(g).Where("id = ? and host_id = ?", id, host).Scan(ctx)
+	if isNoRows(err) {
+		return nil, NotFound("source group", id.String())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find source group: %w", err)
+	}
+	return g, nil
+}
+
+// ListAnyGroups returns all groups that a host has or had, the living first.
+func ListAnyGroups(ctx context.Context, db IDB, host HostID) ([]*Group, error) {
+	var groups []*Group
+	err := db.NewSelect().Model(&groups).Column("id", "name", "archived_at").Where("host_id = ?", host).
+		OrderExpr("archived_at is not null, lower(name)").Limit(MaxLimit).Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list source groups: %w", err)
+	}
+	return groups, nil
+}
+
+// GoodJob is the backup that made a group's newest good snapshot; nil where
+// there is no such snapshot, or nobody knows who made it.
+func GoodJob(ctx context.Context, db IDB, g *Group) (*Job, error) {
+	if g.GoodSnapshotID == "" {
+		return nil, nil
+	}
+	j := &Job{}
+	err := selectJobs(db, j).Where("j.source_group_id = ? and j.snapshot_id = ?", g.ID, g.GoodSnapshotID).OrderExpr("j.id desc").Limit(1).Scan(ctx)
+	if isNoRows(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find good job: %w", err)
+	}
+	return j, nil
+}
+
 // ListGroups returns a page of a host's live groups, newest first.
 func ListGroups(ctx context.Context, db IDB, host HostID, page Page) ([]*Group, string, error) {
 	var groups []*Group

@@ -188,6 +188,47 @@ func FindHost(ctx context.Context, db IDB, id HostID) (*Host, error) {
 	return h, nil
 }
 
+// FindAnyHost reads a host, deleted or not: what is left of one is the history
+// of its jobs.
+func FindAnyHost(ctx context.Context, db IDB, id HostID) (*Host, error) {
+	h := &Host{}
+	err := db.NewSelect().Model(h).Where("id = ?", id).Scan(ctx)
+	if isNoRows(err) {
+		return nil, NotFound("host", id.String())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find host: %w", err)
+	}
+	return h, nil
+}
+
+// FindHostNamed reads the host of that name in any case, or else the one of
+// that name that was deleted last.
+func FindHostNamed(ctx context.Context, db IDB, name string) (*Host, error) {
+	h := &Host{}
+	err := db.NewSelect().Model(h).Where("lower(name) = lower(?)", name).OrderExpr("archived_at desc nulls first").Limit(1).Scan(ctx)
+	if isNoRows(err) {
+		return nil, NotFound("host", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find host: %w", err)
+	}
+	return h, nil
+}
+
+// HostNames are names of hosts that have a text in them, those that begin with
+// it first, up to a limit.
+func HostNames(ctx context.Context, db IDB, part string, limit int) ([]string, error) {
+	var names []string
+	part = likeEscaper.Replace(part)
+	err := db.NewSelect().Model((*Host)(nil)).Column("name").Where("archived_at is null and name ilike ?", "%"+part+"%").
+		OrderExpr("name ilike ? desc, lower(name)", part+"%").Limit(int64(limit)).Scan(ctx, &names)
+	if err != nil {
+		return nil, fmt.Errorf("host names: %w", err)
+	}
+	return names, nil
+}
+
 // ListHosts returns a page of hosts, newest first, and the cursor of the next
 // page ("" at the end). Match, if any, is a part of the name or of a label.
 func ListHosts(ctx context.Context, db IDB, match string, page Page) ([]*Host, string, error) {

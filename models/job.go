@@ -142,8 +142,11 @@ type Job struct {
 	CancelRequestedAt *time.Time
 
 	HostName string `bun:",scanonly"`
-	// Unseen by the API: the schedule's expression, for the page's words.
+	// Unseen by the API: the schedule's expression, for the page's words, and
+	// whether the host and the schedule were deleted since.
 	ScheduledCron string `bun:",scanonly"`
+	HostGone      bool   `bun:",scanonly"`
+	ScheduleGone  bool   `bun:",scanonly"`
 }
 
 // ActorKind is who asked for a job.
@@ -182,7 +185,8 @@ func (who *Identity) Actor() Actor {
 
 func selectJobs(db IDB, dest any) *bun.SelectQuery {
 	return db.NewSelect().Model(dest).
-		ColumnExpr("j.*, h.name as host_name, coalesce(s.cron, '') as scheduled_cron").
+		ColumnExpr("j.*, h.name as host_name, h.archived_at is not null as host_gone").
+		ColumnExpr("coalesce(s.cron, '') as scheduled_cron, s.id is null or s.archived_at is not null as schedule_gone").
 		Join("join hosts h on h.id = j.host_id").
 		Join("left join schedules s on s.id = j.scheduled_id")
 }
@@ -198,43 +202,6 @@ func FindJob(ctx context.Context, db IDB, id JobID) (*Job, error) {
 		return nil, fmt.Errorf("find job: %w", err)
 	}
 	return j, nil
-}
-
-// JobFilter narrows a list; zero fields don't.
-type JobFilter struct {
-	HostID        HostID
-	SourceGroupID GroupID
-	Kind          JobKind
-	State         JobState
-}
-
-// ListJobs returns a page of jobs, newest first, without the look-ups that
-// serve a page rather than a person.
-func ListJobs(ctx context.Context, db IDB, f JobFilter, page Page) ([]*Job, string, error) {
-	var jobs []*Job
-	q := selectJobs(db, &jobs)
-	if !f.HostID.IsZero() {
-		q.Where("j.host_id = ?", f.HostID)
-	}
-	if !f.SourceGroupID.IsZero() {
-		q.Where("j.source_group_id = ?", f.SourceGroupID)
-	}
-	if f.Kind != "" {
-		q.Where("j.kind = ?", f.Kind)
-	} else {
-		q.Where("j.kind not in ('snapshots', 'ls', 'diff', 'find')")
-	}
-	if f.State != "" {
-		q.Where("j.state = ?", f.State)
-	}
-	if err := page.apply(q); err != nil {
-		return nil, "", err
-	}
-	if err := q.Scan(ctx); err != nil {
-		return nil, "", fmt.Errorf("list jobs: %w", err)
-	}
-	jobs, next := cut(jobs, page, func(j *Job) string { return j.ID.String() })
-	return jobs, next, nil
 }
 
 // OpenJobs returns a host's jobs that have not ended, oldest first.
@@ -276,18 +243,4 @@ func TailLog(ctx context.Context, db IDB, job JobID, limit int) ([]LogLine, erro
 		return nil, fmt.Errorf("tail log: %w", err)
 	}
 	return lines, nil
-}
-
-// UnderWay is how many jobs have not ended, of one host or of all; it counts
-// rows of a small partial index and stops at a thousand.
-func UnderWay(ctx context.Context, db IDB, host HostID) (int, error) {
-	var ids []JobID
-	q := db.NewSelect().Table("jobs").Column("id").Where("state in ('queued', 'sent', 'running')").Limit(1000)
-	if !host.IsZero() {
-		q.Where("host_id = ?", host)
-	}
-	if err := q.Scan(ctx, &ids); err != nil {
-		return 0, fmt.Errorf("jobs under way: %w", err)
-	}
-	return len(ids), nil
 }

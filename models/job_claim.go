@@ -67,8 +67,8 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 }
 
 func failUnbound(ctx context.Context, tx IDB, j *Job) error {
-	_, err := tx.ExecContext(ctx, `update jobs set state = 'failed', finished_at = now(), error_code = 'no_repository_bound',
-		error = 'The host has no repository any more. Set one up on the host''s page, then run this again.' where id = ? and state = 'queued'`, j.ID)
+	_, err := tx.ExecContext(ctx, `update jobs set state = 'failed', finished_at = now(), error_code = ?,
+		error = 'The host has no repository any more. Set one up on the host''s page, then run this again.' where id = ? and state = 'queued'`, CodeNoRepositoryBound, j.ID)
 	if err != nil {
 		return fmt.Errorf("claim: %w", err)
 	}

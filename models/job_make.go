@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"resticfleet/agent/protocol"
 )
 
 // RunGroup makes a backup job of a group for a person. A job of the group that
@@ -80,9 +82,9 @@ func RunSchedule(ctx context.Context, tx IDB, run ScheduledRun) ([]JobID, error)
 		}
 		switch {
 		case repo == nil:
-			j.skip("no_repository_bound", "The host had no repository when this was due. Set one up on the host's page.")
+			j.skip(CodeNoRepositoryBound, "The host had no repository when this was due. Set one up on the host's page.")
 		case busy:
-			j.skip("still_busy", "The backup before it had not ended yet. If that happens often, run this schedule less often or split the group.")
+			j.skip(CodeStillBusy, "The backup before it had not ended yet. If that happens often, run this schedule less often or split the group.")
 		}
 		if repo != nil {
 			j.RepositoryID = &repo.RepositoryID
@@ -215,8 +217,8 @@ func AutoInit(ctx context.Context, db *DB, host HostID) (bool, error) {
 // cancelQueued ends every waiting job that matches and returns their ids.
 func cancelQueued(ctx context.Context, tx IDB, where string, arg any) ([]JobID, error) {
 	var ids []JobID
-	err := tx.NewRaw("update jobs set state = 'cancelled', finished_at = now(), cancel_requested_at = now(), error_code = 'cancelled', error = ? where state = 'queued' and ? returning id",
-		"Cancelled: what it belonged to was deleted.", bun.SafeQuery(where, arg)).Scan(ctx, &ids)
+	err := tx.NewRaw("update jobs set state = 'cancelled', finished_at = now(), cancel_requested_at = now(), error_code = ?, error = ? where state = 'queued' and ? returning id",
+		protocol.ErrCancelled, "Cancelled: what it belonged to was deleted.", bun.SafeQuery(where, arg)).Scan(ctx, &ids)
 	if err != nil {
 		return nil, fmt.Errorf("cancel waiting jobs: %w", err)
 	}
@@ -241,12 +243,13 @@ func RequestCancel(ctx context.Context, db *DB, id JobID) (*Job, error) {
 			e.Detail = map[string]any{"state": j.State}
 			return e
 		}
-		q := "update jobs set cancel_requested_at = coalesce(cancel_requested_at, now()) where id = ?"
 		if j.State == JobQueued {
-			q = `update jobs set cancel_requested_at = now(), state = 'cancelled', finished_at = now(),
-				error_code = 'cancelled', error = 'Cancelled before it was sent to the host. Nothing was written.' where id = ?`
+			_, err = tx.ExecContext(ctx, `update jobs set cancel_requested_at = now(), state = 'cancelled', finished_at = now(),
+				error_code = ?, error = 'Cancelled before it was sent to the host. Run it again when it suits.' where id = ?`, protocol.ErrCancelled, id)
+		} else {
+			_, err = tx.ExecContext(ctx, "update jobs set cancel_requested_at = coalesce(cancel_requested_at, now()) where id = ?", id)
 		}
-		if _, err := tx.ExecContext(ctx, q, id); err != nil {
+		if err != nil {
 			return fmt.Errorf("cancel: %w", err)
 		}
 		return nil

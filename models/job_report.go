@@ -219,11 +219,17 @@ func judge(j *Job, m protocol.Finished) ending {
 	e.good = e.state == JobSucceeded || e.code == protocol.ErrUnreadable || e.code == protocol.ErrEndUnrecorded
 	files, bytes := number(m.Stats, "total_files_processed"), number(m.Stats, "total_bytes_processed")
 	if files < j.Spec.MinFiles || bytes < j.Spec.MinBytes {
-		e = ending{state: JobWarning, code: protocol.ErrBelowMinimum, error: fmt.Sprintf(
-			"The snapshot holds %d files and %d bytes; the group asks for at least %d files and %d bytes. Check that its folders are mounted and full, then run it again.",
-			files, bytes, j.Spec.MinFiles, j.Spec.MinBytes)}
+		e = ending{state: JobWarning, code: protocol.ErrBelowMinimum,
+			error: tooLittle("files", files, j.Spec.MinFiles) + tooLittle("bytes", bytes, j.Spec.MinBytes) + "Check that its folders are mounted and full, then run it again."}
 	}
 	return e
+}
+
+func tooLittle(what string, n, least int64) string {
+	if n >= least {
+		return ""
+	}
+	return fmt.Sprintf("The snapshot holds fewer %s than the group asks for: %d, and at least %d are wanted. ", what, n, least)
 }
 
 // outcomeOf is the agent's word, or else what restic's exit code says.

@@ -40,7 +40,7 @@ func (s *Settlement) unreported(ctx context.Context, tx IDB, host *Host, known m
 	err := tx.NewSelect().Model(&jobs).Where(`host_id = ? and (state in ('sent', 'running')
 			or (state = 'lost' and error_code = ? and finished_at > now() - ?::interval)
 			or (state = 'expired' and sent_at is not null and claim_journal_id <> ? and finished_at > now() - ?::interval))`,
-		host.ID, codeHostSilent, interval(unknownFor), host.JournalID, interval(unknownFor)).OrderExpr("id desc").Limit(500).Scan(ctx)
+		host.ID, CodeHostSilent, interval(unknownFor), host.JournalID, interval(unknownFor)).OrderExpr("id desc").Limit(500).Scan(ctx)
 	if err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
@@ -66,7 +66,7 @@ func (s *Settlement) unreported(ctx context.Context, tx IDB, host *Host, known m
 			s.ToSettle = append(s.ToSettle, j)
 		case !j.State.Ended():
 			err = tx.NewRaw(`update jobs set state = 'lost', finished_at = now(), error_code = ?, error = ? where id = ? returning *`,
-				codeJournalLost, "The agent's state directory was replaced or rolled back since this job was sent: it no longer knows the job, and whether it ran can't be told. "+
+				CodeJournalLost, "The agent's state directory was replaced or rolled back since this job was sent: it no longer knows the job, and whether it ran can't be told. "+
 					"Look whether a snapshot was made, then run it again. A newer agent would ask the repository by itself.", j.ID).Scan(ctx, j)
 			lost = append(lost, j)
 		}
@@ -91,12 +91,6 @@ func (s *Settlement) leave(ctx context.Context, tx IDB, j *Job, from, now time.T
 	return err
 }
 
-// Error codes of lost jobs.
-const (
-	codeHostSilent  = "host_silent"
-	codeJournalLost = "journal_lost"
-)
-
 // taken keeps that the agent of this hello has a job; see JobAccepted.
 func taken(ctx context.Context, tx IDB, host *Host, id JobID) error {
 	_, err := tx.ExecContext(ctx, `update jobs set claim_journal_id = ?, claim_instance = ?, settle_after = null, offer_after = null,
@@ -113,7 +107,7 @@ func GiveUpSettling(ctx context.Context, db IDB, id JobID, why string) error {
 	_, err := db.ExecContext(ctx, "update jobs set settle_after = null where id = ?", id)
 	if err == nil {
 		_, err = db.ExecContext(ctx, `update jobs set state = 'lost', finished_at = now(), error_code = ?, error = ?
-			where id = ? and state in ('sent', 'running')`, codeJournalLost,
+			where id = ? and state in ('sent', 'running')`, CodeJournalLost,
 			"The agent's state directory was replaced or rolled back since this job was sent, and its repository can't be asked what became of it: "+why, id)
 	}
 	if err != nil {

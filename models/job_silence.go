@@ -31,11 +31,11 @@ func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
 			why   string
 		}{
 			{
-				JobExpired, "j.accepted_at is null and j.state in ('queued', 'sent')", s.Expire, "expired",
+				JobExpired, "j.accepted_at is null and j.state in ('queued', 'sent')", s.Expire, CodeExpired,
 				"The host did not come for this job for %s. Nothing was run. Bring the host back, then run it again.",
 			},
 			{
-				JobLost, "j.accepted_at is not null and j.state in ('sent', 'running')", s.Lose, codeHostSilent,
+				JobLost, "j.accepted_at is not null and j.state in ('sent', 'running')", s.Lose, CodeHostSilent,
 				"The host has this job and has been silent for %s. Whether it still runs is not known; if the host comes back, its result replaces this.",
 			},
 		} {

@@ -227,9 +227,9 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 // redirectWaiting lets the host's waiting jobs queue where its repository is
 // now. A system init was for the URL before: the new one gets its own.
 func redirectWaiting(ctx context.Context, tx IDB, r *HostRepository) error {
-	_, err := tx.ExecContext(ctx, `update jobs set state = 'cancelled', finished_at = now(), error_code = 'cancelled',
-			error = 'Cancelled: the host has another repository now. Nothing was written.'
-		where host_id = ? and state = 'queued' and kind = 'init' and actor_kind = 'system' and repository_url <> ?`, r.HostID, r.URL)
+	_, err := tx.ExecContext(ctx, `update jobs set state = 'cancelled', finished_at = now(), error_code = ?,
+			error = 'Cancelled: the host has another repository now.'
+		where host_id = ? and state = 'queued' and kind = 'init' and actor_kind = 'system' and repository_url <> ?`, protocol.ErrCancelled, r.HostID, r.URL)
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `update jobs set repository_id = (select repository_id from repository_urls where url = ?),
 				repository_url = case when repository_url = '' then '' else ? end

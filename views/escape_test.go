@@ -59,7 +59,7 @@ func TestHostileTextStaysText(t *testing.T) {
 			Clock: clock, Filter: AuditFilter{Actors: evil, Who: evil, Subject: evil, From: evil, Until: evil, Outcome: evil}, NextCursor: evil, Errors: Errors{"from": evil},
 			Rows: []AuditRow{{ID: "a", ActorName: evil, Words: evil, Route: evil, About: []ui.Link{{Text: evil}}, Address: evil}},
 		}),
-		"jobs filter": JobsLive(Jobs{Clock: clock, Filter: JobsFilter{State: evil, Host: evil}, HostChoices: []Choice{{evil, evil}}}),
+		"jobs filter": JobsLive(Jobs{Clock: clock, Filter: JobsFilter{State: evil, Host: evil}, HostNames: []string{evil}, Groups: []Choice{{evil, evil}}, Errors: Errors{"host": evil}}),
 	} {
 		html := render(t, c)
 		if strings.Contains(html, "<script>") || strings.Contains(html, `<hx-partial hx-target="#job">`) {
@@ -108,7 +108,7 @@ func TestAFailedJobSaysCauseAndWhatToDo(t *testing.T) {
 	html := render(t, JobLive(sampleFailed(t)))
 	for _, part := range []string{
 		"The repository refused the password", "no key there fits the password", "What to do", "/hosts/h3/repository",
-		"Run again", "No snapshot was written.", "9d1be07c", "Accepted +9 ms",
+		"Run again", "Nothing was written.", "9d1be07c", "Accepted +9 ms",
 	} {
 		if !strings.Contains(html, part) {
 			t.Errorf("the page has no %q", part)

@@ -1,6 +1,7 @@
 package views
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,8 @@ type Job struct {
 	Clock            ui.Clock
 	ID               string
 	HostID, HostName string
+	// HostGone and GroupGone: they were deleted since; their names stay.
+	HostGone, GroupGone bool
 	// Kind is init, backup, forget, prune, check, unlock, restore or drill.
 	Kind               string
 	GroupID, GroupName string
@@ -25,14 +28,19 @@ type Job struct {
 	// ScheduledAt is the due time that made it, zero for none.
 	ScheduledAt   time.Time
 	CatchUp, Late bool
-	// WaitingFor says what a queued or sent job waits for, as a sentence.
+	// WaitingFor says what a job that hasn't begun waits for, as sentences, and
+	// WaitLink leads to it where it is another job.
 	WaitingFor string
+	WaitLink   ui.Link
+	// Silent says that nothing is heard of the host that has this job.
+	Silent string
 
 	QueuedAt, SentAt, AcceptedAt, StartedAt, FinishedAt, CancelRequestedAt time.Time
 
 	// Progress is of a running job, nil until there is some.
 	Progress *Progress
-	// ErrorCode is the agent protocol's, Error its sentences: cause, then remedy.
+	// ErrorCode is the agent protocol's or one of models', Error the sentences to
+	// it: cause, then remedy.
 	ErrorCode, Error string
 	ExitCode         *int
 	// Unreadable are the names of files that could not be read.
@@ -41,12 +49,14 @@ type Job struct {
 	SnapshotID   string
 	RepositoryID string
 	Stats        *Stats
-	// NewestGood is the group's newest good snapshot that exists besides this
-	// job's own, nil for none.
+	// LocksRemoved and LocksLeft are of an unlock.
+	LocksRemoved, LocksLeft int64
+	// NewestGood is the newest good snapshot of the group, nil for none.
 	NewestGood *Snapshot
 	// CanCancel and CanRunAgain already take role and state into account;
-	// CanAdminister shows the links to the repository's form.
-	CanCancel, CanRunAgain, CanAdminister bool
+	// CanOperate and CanAdminister show the links to the group's and the
+	// repository's forms.
+	CanCancel, CanRunAgain, CanOperate, CanAdminister bool
 }
 
 // Actor is who asked for a job.
@@ -79,6 +89,11 @@ type Stats struct {
 type Snapshot struct {
 	ID string
 	At time.Time
+	// JobID is the job that made it, "" where that is not known.
+	JobID string
+	// Elsewhere is the repository that it is in, where the host has another one
+	// now.
+	Elsewhere string
 }
 
 // Log is the panel below a job: the newest lines and where the rest is.
@@ -88,8 +103,8 @@ type Log struct {
 	Lines []LogLine
 	// Follows is true while lines may still come.
 	Follows bool
-	// Earlier is true when lines before the first shown exist.
-	Earlier bool
+	// Earlier is how many lines come before the first shown.
+	Earlier int64
 }
 
 // LogLine is one line of a job's log.
@@ -177,19 +192,19 @@ func (j Job) hops() []hop {
 	}
 	out := []hop{{"Queued " + j.Clock.WallMillis(j.QueuedAt), j.QueuedAt}}
 	last := j.QueuedAt
-	for _, step := range []struct {
-		name string
-		at   time.Time
-	}{
+	steps := []hop{
 		{"Sent", j.SentAt},
 		{"Accepted", j.AcceptedAt},
 		{"restic started", j.StartedAt},
+		{"Cancel asked for", j.CancelRequestedAt},
 		{"Ended", j.FinishedAt},
-	} {
+	}
+	slices.SortStableFunc(steps, func(a, b hop) int { return a.at.Compare(b.at) })
+	for _, step := range steps {
 		if step.at.IsZero() {
 			continue
 		}
-		out = append(out, hop{step.name + " +" + ui.Duration(step.at.Sub(last)), step.at})
+		out = append(out, hop{step.text + " +" + ui.Millis(step.at.Sub(last)), step.at})
 		last = step.at
 	}
 	return out
@@ -223,9 +238,31 @@ func shortID(id string) string {
 	return id
 }
 
-func (j Job) crumb() string {
+// crumbs lead back up; of a deleted host only the history is left.
+func (j Job) crumbs() []ui.Crumb {
 	title := j.title()
-	return strings.ToLower(title[:1]) + title[1:]
+	host := ui.Crumb{Text: j.HostName, URL: "/hosts/" + j.HostID}
+	if j.HostGone {
+		host = ui.Crumb{Text: j.HostName + " (deleted)", URL: host.URL + "/jobs"}
+	}
+	return []ui.Crumb{{Text: "Fleet", URL: "/"}, host, {Text: strings.ToLower(title[:1]) + title[1:]}}
+}
+
+// dangerAgain is where an init or unlock is asked for once more: in the danger
+// zone, with its question. "" for other kinds and for those who may not.
+func (j Job) dangerAgain() string {
+	if !j.ended() || (j.Kind != "init" && j.Kind != "unlock") {
+		return ""
+	}
+	return j.way(toDangerZone)
+}
+
+// rank is the class of a button: a block has one primary act.
+func rank(primary bool) string {
+	if primary {
+		return ui.ButtonPrimary
+	}
+	return ui.ButtonQuiet
 }
 
 // explains is true for ends that need words rather than figures.
@@ -237,12 +274,7 @@ func (j Job) explains() bool {
 	return false
 }
 
-func (j Job) runURL() string { return "/hosts/" + j.HostID + "/source-groups/" + j.GroupID + "/run" }
-
-// mayFollow is false for the repository's form when the reader isn't an administrator.
-func (j Job) mayFollow(url string) bool {
-	return j.CanAdminister || !strings.HasSuffix(url, "/repository")
-}
+func (j Job) againURL() string { return "/jobs/" + j.ID + "/again" }
 
 func (j Job) exitNote() string {
 	if j.ExitCode == nil || *j.ExitCode == 0 {
@@ -258,18 +290,39 @@ func (j Job) currentFile() string {
 	return j.Progress.CurrentFiles[0]
 }
 
-// waitingFor is what a job that hasn't begun waits for, from the farthest step
-// it has reached where nobody said more.
-func (j Job) waitingFor() string {
-	switch {
-	case j.WaitingFor != "":
-		return j.WaitingFor
-	case !j.AcceptedAt.IsZero():
-		return j.HostName + " has it and starts it as soon as it can."
-	case j.State == "sent":
-		return "On its way to " + j.HostName + "."
+// note is what a job that ended well has to say all the same.
+func (j Job) note() string {
+	if j.State != "succeeded" {
+		return ""
 	}
-	return "It goes to " + j.HostName + " as soon as its turn comes."
+	return j.Error
+}
+
+// unreadableTitle counts the names that are known; a job keeps at most a
+// hundred.
+func (j Job) unreadableTitle() string {
+	n := len(j.Unreadable)
+	title := ui.Count(int64(n), "file or folder could not be read", "files or folders could not be read")
+	if n >= maxUnreadable {
+		return "At least " + title
+	}
+	return title
+}
+
+// maxUnreadable is how many names a job keeps.
+const maxUnreadable = 100
+
+// newestGood introduces the newest good snapshot of the group: "still" where
+// the job was to make a newer one.
+func (j Job) newestGood() string {
+	if j.NewestGood.At.After(j.QueuedAt) {
+		return "The newest good snapshot of " + j.GroupName + " is "
+	}
+	return "The newest good snapshot of " + j.GroupName + " is still "
+}
+
+func (l Log) earlier() string {
+	return ui.Count(l.Earlier, "earlier line is", "earlier lines are") + " in the download."
 }
 
 func (l LogLine) colour() string {
@@ -296,11 +349,14 @@ func (l LogLine) word() string {
 // about is what is special about a job, as the end of who started it.
 func (j Job) about() string {
 	s := ""
+	if !j.ScheduledAt.IsZero() {
+		s += ", due " + j.Clock.DayWall(j.ScheduledAt)
+	}
 	if j.CatchUp {
 		s += ", catch-up for a missed run"
 	}
 	if j.Late {
-		s += ", its end was reported late"
+		s += "; its end was reported late"
 	}
 	return s
 }
@@ -310,4 +366,12 @@ func (j Job) after() string {
 		return ""
 	}
 	return ", after " + ui.Duration(j.took())
+}
+
+// dangerAct names the act that dangerAgain leads to.
+func (j Job) dangerAct() string {
+	if j.Kind == "unlock" {
+		return "Unlock again"
+	}
+	return "Initialise again"
 }

@@ -99,7 +99,7 @@ func sampleRows() []JobRow {
 }
 
 func sampleJobs(t *testing.T) Jobs {
-	return Jobs{Clock: sampleClock(t), UnderWay: 2, GoodToday: 38, WarnedToday: 1, FailedToday: 1, Rows: sampleRows(), NextCursor: "abc", HostChoices: []Choice{{"h1", "web-01"}, {"h3", "web-03"}}}
+	return Jobs{Clock: sampleClock(t), UnderWay: 2, GoodToday: 38, WarnedToday: 1, FailedToday: 1, Rows: sampleRows(), NextCursor: "abc", MaxUnderWay: 1000, HostNames: []string{"web-01", "web-03"}}
 }
 
 func sampleRunning(t *testing.T) Job {
@@ -122,7 +122,7 @@ func sampleFailed(t *testing.T) Job {
 		Actor: Actor{Kind: "schedule", Name: "Every day at 02:00"}, ErrorCode: "wrong_password", ExitCode: &code,
 		Error:    "restic could open rest:https://backup.example.net/web-03 but no key there fits the password stored for this host.",
 		QueuedAt: queued, SentAt: queued.Add(3 * time.Millisecond), AcceptedAt: queued.Add(12 * time.Millisecond), StartedAt: queued.Add(33 * time.Millisecond), FinishedAt: queued.Add(2 * time.Second),
-		NewestGood: &Snapshot{ID: "9d1be07cffff", At: now.Add(-27 * time.Hour)}, CanRunAgain: true, CanAdminister: true,
+		NewestGood: &Snapshot{ID: "9d1be07cffff", At: now.Add(-27 * time.Hour)}, CanRunAgain: true, CanOperate: true, CanAdminister: true,
 	}
 }
 

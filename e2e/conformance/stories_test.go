@@ -98,7 +98,7 @@ func schedule(m *machine) {
 	m.turn()
 	fired := func() int {
 		t.Helper()
-		list, _, err := models.ListJobs(ctx, m.s.db, models.JobFilter{HostID: m.host.ID, Kind: models.KindBackup, State: models.JobSucceeded}, models.Page{})
+		list, _, err := models.ListJobs(ctx, m.s.db, models.JobFilter{HostID: m.host.ID, Kind: models.KindBackup, States: []models.JobState{models.JobSucceeded}}, models.Page{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -307,7 +307,7 @@ func TestAHostBeginsOverEveryLink(t *testing.T) {
 				m.turn()
 				var made *models.Job
 				eventually(t, "the init has ended", func() bool {
-					list, _, err := models.ListJobs(t.Context(), s.db, models.JobFilter{HostID: m.host.ID, Kind: models.KindInit, State: models.JobSucceeded}, models.Page{})
+					list, _, err := models.ListJobs(t.Context(), s.db, models.JobFilter{HostID: m.host.ID, Kind: models.KindInit, States: []models.JobState{models.JobSucceeded}}, models.Page{})
 					if err != nil || len(list) > 1 {
 						t.Fatalf("%v, %v", list, err)
 					}

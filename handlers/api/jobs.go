@@ -105,7 +105,10 @@ func (s *server) listJobs(ctx context.Context, in *struct {
 	Kind          string `query:"kind" enum:"init,backup,forget,prune,check,unlock,restore,drill"`
 	State         string `query:"state" enum:"queued,sent,running,succeeded,warning,failed,cancelled,skipped,expired,lost"`
 }) (*answer[list[job]], error) {
-	filter := models.JobFilter{Kind: models.JobKind(in.Kind), State: models.JobState(in.State)}
+	filter := models.JobFilter{Kind: models.JobKind(in.Kind)}
+	if in.State != "" {
+		filter.States = []models.JobState{models.JobState(in.State)}
+	}
 	var err error
 	if in.HostID != "" {
 		if filter.HostID, err = models.ParseID[models.HostID](in.HostID); err != nil {

@@ -260,6 +260,36 @@ for (const box of document.querySelectorAll("[data-follow]")) {
 	}).observe(box, { childList: true, subtree: true });
 }
 
+// --- Lists whose newest stands first ----------------------------------------
+
+// A live update would push down what is under the pointer or has the focus:
+// while someone is in the rows it asks for nothing above the newest of them, and
+// for the rest when they leave. The address is read late, because a request may
+// have waited for another one that changed the filter.
+addEventListener("htmx:before:request", (event) => {
+	const ctx = event.detail.ctx;
+	const list = ctx.sourceElement;
+	if (!list.matches("[data-newest]")) return;
+	const url = new URL(list.getAttribute("hx-get"), location.href);
+	if (list.dataset.newest && list.querySelector("tbody:is(:hover, :focus-within)")) url.searchParams.set("newest", list.dataset.newest);
+	ctx.request.action = url.pathname + url.search;
+});
+function left(event) {
+	const rows = event.target.closest?.("[data-newest] tbody");
+	if (rows && !rows.contains(event.relatedTarget) && $("jobs-newer")) htmx.trigger(document.body, "jobs");
+}
+addEventListener("pointerout", left);
+addEventListener("focusout", left);
+
+// The address says what is shown, for reloading and passing on.
+addEventListener("htmx:after:swap", (event) => {
+	const ctx = event.detail.ctx;
+	if (!ctx.sourceElement?.matches?.("form[data-address]")) return;
+	const url = new URL(ctx.request.action, location.href);
+	for (const [name, value] of [...url.searchParams]) if (!value) url.searchParams.delete(name);
+	history.replaceState(null, "", url);
+});
+
 // --- Status strips ----------------------------------------------------------
 
 // A strip is one stop of the keyboard; the arrow keys walk its days and the tip

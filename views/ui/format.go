@@ -161,6 +161,22 @@ func Duration(d time.Duration) string {
 	return Age(d)
 }
 
+// Millis is how long a step took, to the millisecond: 3 ms, 12,345 ms, and from
+// a minute on 3 min 02.345 s or 2 h 05 min 00.010 s.
+func Millis(d time.Duration) string {
+	ms := max(d.Milliseconds(), 0)
+	if ms < time.Minute.Milliseconds() {
+		return Number(ms) + " ms"
+	}
+	thousandths := strconv.FormatInt(1000+ms%1000, 10)[1:]
+	s := int(ms / 1000)
+	out := strconv.Itoa(s/60) + " min "
+	if s >= 3600 {
+		out = Number(int64(s/3600)) + " h " + twoDigits(s/60%60) + " min "
+	}
+	return out + twoDigits(s%60) + "." + thousandths + " s"
+}
+
 func twoDigits(n int) string {
 	if n < 10 {
 		return "0" + strconv.Itoa(n)

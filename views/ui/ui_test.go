@@ -196,3 +196,15 @@ func TestSizesAreReadAsTheyAreTyped(t *testing.T) {
 		}
 	}
 }
+
+func TestMillisAreNeverLost(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0 ms", 0: "0 ms", 3 * time.Millisecond: "3 ms", 12345 * time.Millisecond: "12,345 ms",
+		time.Minute: "1 min 00.000 s", 182*time.Second + 45*time.Millisecond: "3 min 02.045 s", 2*time.Hour + 5*time.Minute + 10*time.Millisecond: "2 h 05 min 00.010 s",
+	} {
+		if got := Millis(d); got != want {
+			t.Errorf("%s is %q, want %q", d, got, want)
+		}
+	}
+}
