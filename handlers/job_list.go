@@ -34,6 +34,7 @@ func (h *Handlers) jobList(c echo.Context, host *models.Host) error {
 	title := "Jobs"
 	if host != nil {
 		v.HostID, v.HostName, v.HostGone = host.ID.String(), host.Name, host.ArchivedAt != nil
+		v.CanAdminister = who(c).Role.Allows(models.RoleAdmin)
 		v.Clock, title, v.Filter.Host = pageClock(host.Location()), "Jobs of "+host.Name, ""
 	}
 	filter, err := h.jobFilter(ctx, &v, host)

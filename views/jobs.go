@@ -14,6 +14,7 @@ type Jobs struct {
 	// host was deleted.
 	HostID, HostName string
 	HostGone         bool
+	CanAdminister    bool // on a host's own list
 	// UnderWay, and today's ends, for the heading; MaxUnderWay is where counting
 	// stopped.
 	UnderWay, MaxUnderWay, GoodToday, WarnedToday, FailedToday int
