@@ -132,6 +132,9 @@ func DeleteSchedule(ctx context.Context, db *DB, host HostID, id ScheduleID) (ca
 		if _, err := tx.ExecContext(ctx, "delete from schedule_source_groups where schedule_id = ?", id); err != nil {
 			return fmt.Errorf("delete schedule: %w", err)
 		}
+		if err := keepLateness(ctx, tx, host); err != nil {
+			return err
+		}
 		cancelled, err = cancelQueued(ctx, tx, "scheduled_id = ?", id)
 		return err
 	})
@@ -266,6 +269,8 @@ func PassSchedule(ctx context.Context, db *DB, host HostID, seen int64) (raised 
 	return raised, err
 }
 
+// setScheduleGroups lets a new or changed schedule run these groups, which may
+// move when they, and those it ran before, become late.
 func setScheduleGroups(ctx context.Context, tx IDB, s *Schedule) error {
 	var live []GroupID
 	err := tx.NewRaw("select id from source_groups where id in (?) and host_id = ? and archived_at is null for key share",
@@ -282,7 +287,7 @@ func setScheduleGroups(ctx context.Context, tx IDB, s *Schedule) error {
 			return fmt.Errorf("schedule groups: %w", err)
 		}
 	}
-	return nil
+	return keepLateness(ctx, tx, s.HostID)
 }
 
 // FindSchedule reads a schedule of this host with its groups.

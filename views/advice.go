@@ -71,6 +71,11 @@ func (j Job) advice() advice {
 			{text: "See whether a disk is missing or empty on " + j.HostName + "."},
 			{text: "If less is right now, ", linkText: "lower the group’s minimum", linkURL: group, after: "."},
 		}, "Edit source group", group}
+	case "far_below_usual":
+		return advice{"The backup is far smaller than the ones before", []step{
+			{text: "See whether a disk is missing or empty on " + j.HostName + "."},
+			{text: "If this is right, ", linkText: "give the group a minimum", linkURL: group, after: ": then only that counts. Then run it again."},
+		}, "Edit source group", group}
 	case "snapshot_missing":
 		return advice{"restic ended well but left no snapshot", []step{
 			{text: "Read the log below, then run again."},
