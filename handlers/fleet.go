@@ -88,10 +88,12 @@ func fleetState(h *models.FleetHost, now time.Time) (ui.State, string) {
 	switch {
 	case h.ActiveState == models.JobRunning:
 		return ui.Running, backingUp(h.ActiveProgress)
-	case h.Unready == models.NeedEnrolment:
+	case h.EnrolledAt == nil:
 		return ui.Waiting, "Waiting for its agent"
 	case h.Cloned(now):
 		return ui.Failed, "Two machines"
+	case !h.Bound:
+		return ui.Never, "No repository"
 	case h.ActiveState != "" && online:
 		return ui.Waiting, ""
 	case h.Worst == "":

@@ -66,10 +66,8 @@ type FleetFilter struct {
 type FleetHost struct {
 	Host `bun:",extend"`
 
-	// Unready is what is missing before the host can back up anything, "" for
-	// nothing.
-	Unready NeedReason
-	Groups  int
+	Bound  bool // to a repository
+	Groups int
 	// Worst is the health of the worst of its groups, "" without any.
 	Worst Health `bun:"-"`
 	Rank  int
@@ -107,7 +105,7 @@ const FleetStripDays = 30
 func ListFleet(ctx context.Context, db IDB, f FleetFilter, cursor string, limit int) ([]*FleetHost, string, error) {
 	var hosts []*FleetHost
 	// The page is cut before anything is gathered for its rows.
-	page := db.NewSelect().TableExpr("hosts as h").ColumnExpr("h.*").ColumnExpr("? as unready", bun.Safe(hostUnready)).
+	page := db.NewSelect().TableExpr("hosts as h").ColumnExpr("h.*").
 		Where("h.archived_at is null").OrderExpr("lower(h.name)").Limit(int64(limit + 1))
 	if cursor != "" {
 		page.Where("lower(h.name) > lower(?)", CleanText(cursor, 400))
@@ -123,7 +121,7 @@ func ListFleet(ctx context.Context, db IDB, f FleetFilter, cursor string, limit 
 		page.Where("h.enrolled_at is not null and not ?", hostOnline)
 	}
 	err := db.NewRaw(`select h.id, h.name, h.os, h.timezone, h.enrolled_at, h.link, h.last_seen_at, h.link_closed_at, h.cloned_at,
-			coalesce(h.unready, '') as unready, g.groups, coalesce(g.rank, 0) as rank, g.oldest_good,
+			exists (select from host_repositories r where r.host_id = h.id) as bound, g.groups, coalesce(g.rank, 0) as rank, g.oldest_good,
 			array(select distinct s.cron from schedules s where s.host_id = h.id and s.enabled and s.archived_at is null) as crons,
 			coalesce(j.state, '') as active_state, j.progress as active_progress, d.days, d.good, d.warn, d.fail
 		from (?) h

@@ -57,15 +57,14 @@ type Need struct {
 // name, at most limit of it, and whether there is more.
 func ListNeeds(ctx context.Context, db IDB, limit int) ([]*Need, bool, error) {
 	var needs []*Need
-	err := db.NewRaw(`with need as (select * from (
-			select h.id as host_id, h.name as host_name, null::uuid as group_id, '' as group_name, u.reason, 'never' as health, 3 as rank
-			from hosts h cross join lateral (select ? as reason) u where h.archived_at is null and u.reason is not null
+	err := db.NewRaw(`with ready as (
+			select h.id as host_id, h.name as host_name, ? as unready, ? as cloned from hosts h where h.archived_at is null),
+		need as (select * from (
+			select host_id, host_name, null::uuid as group_id, '' as group_name, unready as reason, 'never' as health, 3 as rank from ready where unready is not null
 			union all
-			select h.id, h.name, null, '', 'cloned', 'failed', 1 from hosts h where h.archived_at is null and ? and ? is null
+			select host_id, host_name, null, '', 'cloned', 'failed', 1 from ready where unready is null and cloned
 			union all
-			select h.id, h.name, g.id, g.name, 'backup', ?, ?
-			from source_groups g join hosts h on h.id = g.host_id
-			where ? and h.archived_at is null and ? is null
+			select r.host_id, r.host_name, g.id, g.name, 'backup', ?, ? from source_groups g join ready r on r.host_id = g.host_id and r.unready is null where ?
 			) u order by rank, lower(host_name), lower(group_name), host_id limit ?)
 		select need.*, h.timezone, ? as online, g.good_at, g.due_at, coalesce(s.cron, '') as due_cron, g.last_job_id,
 			coalesce(g.last_state, '') as last_state, coalesce(g.last_error, '') as last_error, last.finished_at as last_ended_at,
@@ -78,8 +77,7 @@ func ListNeeds(ctx context.Context, db IDB, limit int) ([]*Need, bool, error) {
 			where j.host_id = g.host_id and j.source_group_id = g.id and j.kind = 'backup' and j.state in ('queued', 'sent', 'running')
 			order by j.state = 'running' desc, j.id limit 1) a on true
 		order by rank, lower(host_name), lower(need.group_name), need.host_id`,
-		bun.Safe(hostUnready), hostCloned, bun.Safe(hostUnready), bun.Safe(groupHealth), bun.Safe(groupRank),
-		bun.Safe(groupUnsafe), bun.Safe(hostUnready), limit+1, hostOnline).Scan(ctx, &needs)
+		bun.Safe(hostUnready), hostCloned, bun.Safe(groupHealth), bun.Safe(groupRank), bun.Safe(groupUnsafe), limit+1, hostOnline).Scan(ctx, &needs)
 	if err != nil {
 		return nil, false, fmt.Errorf("list needs: %w", err)
 	}
