@@ -75,7 +75,7 @@ func (h *Handlers) jobsHeading(ctx context.Context, v *views.Jobs, host models.H
 	if v.HostID != "" {
 		return nil
 	}
-	hosts, _, err := models.ListHosts(ctx, h.DB, "", models.Page{Limit: models.MaxLimit})
+	hosts, err := models.ListHostNames(ctx, h.DB)
 	for _, host := range hosts {
 		v.HostChoices = append(v.HostChoices, views.Choice{Value: host.ID.String(), Text: host.Name})
 	}

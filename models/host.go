@@ -213,6 +213,23 @@ func ListHosts(ctx context.Context, db IDB, match string, page Page) ([]*Host, s
 	return hosts, next, nil
 }
 
+// HostRef names a host.
+type HostRef struct {
+	ID   HostID
+	Name string
+}
+
+// ListHostNames returns the first hosts by name, as many as a list to choose
+// from can hold.
+func ListHostNames(ctx context.Context, db IDB) ([]HostRef, error) {
+	var refs []HostRef
+	err := db.NewRaw("select id, name from hosts where archived_at is null order by lower(name) limit ?", MaxLimit).Scan(ctx, &refs)
+	if err != nil {
+		return nil, fmt.Errorf("list host names: %w", err)
+	}
+	return refs, nil
+}
+
 // DeleteHost archives a host: its name becomes free, its credential dies, its
 // waiting jobs are cancelled, a running one may end; snapshots stay. It
 // returns the ids of the jobs it cancelled.
