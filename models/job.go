@@ -180,9 +180,9 @@ func (who *Identity) Actor() Actor {
 	return Actor{Kind: ActorUser, ID: &id, Name: who.Name}
 }
 
-func selectJobs(db IDB, dest any) *bun.SelectQuery {
-	return db.NewSelect().Model(dest).
-		ColumnExpr("j.*, h.name as host_name, coalesce(s.cron, '') as scheduled_cron").
+// withNames adds what a job's page says of its host and schedule.
+func withNames(q *bun.SelectQuery) *bun.SelectQuery {
+	return q.ColumnExpr("h.name as host_name, coalesce(s.cron, '') as scheduled_cron").
 		Join("join hosts h on h.id = j.host_id").
 		Join("left join schedules s on s.id = j.scheduled_id")
 }
@@ -190,7 +190,7 @@ func selectJobs(db IDB, dest any) *bun.SelectQuery {
 // FindJob reads one job; look-ups are jobs too.
 func FindJob(ctx context.Context, db IDB, id JobID) (*Job, error) {
 	j := &Job{}
-	err := selectJobs(db, j).Where("j.id = ?", id).Scan(ctx)
+	err := withNames(db.NewSelect().Model(j).ColumnExpr("j.*")).Where("j.id = ?", id).Scan(ctx)
 	if isNoRows(err) {
 		return nil, NotFound("job", id.String())
 	}
@@ -209,10 +209,11 @@ type JobFilter struct {
 }
 
 // ListJobs returns a page of jobs, newest first, without the look-ups that
-// serve a page rather than a person.
+// serve a page rather than a person, and without their specs, each of which may
+// be megabytes of paths.
 func ListJobs(ctx context.Context, db IDB, f JobFilter, page Page) ([]*Job, string, error) {
 	var jobs []*Job
-	q := selectJobs(db, &jobs)
+	q := withNames(db.NewSelect().Model(&jobs).ExcludeColumn("spec"))
 	if !f.HostID.IsZero() {
 		q.Where("j.host_id = ?", f.HostID)
 	}
