@@ -50,7 +50,7 @@ func TestPagesAskForFewStatements(t *testing.T) {
 	for i := range 5 {
 		host = b.furnishedHost(fmt.Sprintf("web-%d", i))
 		for _, name := range []string{"www", "etc", "mail"} {
-			g := b.group(host, name)
+			g := b.group(host, includes(name))
 			b.exec("update source_groups set last_state = 'failed', last_error = 'It failed.' where id = ?", g.ID)
 			b.schedule(host, g)
 			var err error
@@ -65,7 +65,7 @@ func TestPagesAskForFewStatements(t *testing.T) {
 		most int
 	}{
 		{"/", 3}, {"/?q=web", 3}, {"/?show=hand", 3}, {"/?show=offline", 3}, {"/?cursor=web-2", 2},
-		{at, 8}, {at + "/jobs", 5}, {"/jobs", 4}, {"/jobs?state=queued&kind=backup&host=" + host.ID.String(), 4},
+		{at, 9}, {at + "/jobs", 5}, {"/jobs", 4}, {"/jobs?state=queued&kind=backup&host=" + host.ID.String(), 4},
 		{"/jobs/" + job.ID.String(), 4},
 	} {
 		for _, header := range [][]string{cookie, append(cookie, partialHeader...)} {
@@ -96,20 +96,6 @@ func (b *bundle) furnishedHost(name string) *models.Host {
 	return host
 }
 
-func (b *bundle) group(host *models.Host, name string) *models.Group {
-	b.t.Helper()
-	g, err := models.AddGroup(b.ctx, b.db, host.ID, models.GroupFields{Name: name, Includes: []string{"/srv/" + name}})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return g
-}
-
-func (b *bundle) schedule(host *models.Host, g *models.Group) *models.Schedule {
-	b.t.Helper()
-	s, err := models.AddSchedule(b.ctx, b.db, host.ID, models.ScheduleFields{Cron: "0 2 * * *", Enabled: true, GroupIDs: []string{g.ID.String()}})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return s
+func includes(name string) models.GroupFields {
+	return models.GroupFields{Name: name, Includes: []string{"/srv/" + name}}
 }

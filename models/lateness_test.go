@@ -82,7 +82,10 @@ func TestWhatMovesLateness(t *testing.T) {
 	b.updateSchedule(hourly, "@every 1h", true, g)
 	must[[]models.JobID](t)(models.DeleteSchedule(b.ctx, b.db, h.ID, hourly.ID))
 	want("one of them deleted", g, nextDue(t, "0 14 * * *", "Asia/Kathmandu", today))
-	b.updateSchedule(s, "0 14 * * *", false, g, other)
+	must[[]models.JobID](t)(models.LeaveSchedule(b.ctx, b.db, h.ID, other.ID, s.ID))
+	want("another group left", other, none)
+	want("another group left", g, nextDue(t, "0 14 * * *", "Asia/Kathmandu", today))
+	b.updateSchedule(s, "0 14 * * *", false, g)
 	want("all disabled", g, none)
 
 	// By a clock that is ahead a run may begin before it is due. It still is

@@ -165,14 +165,13 @@ func LeaveSchedule(ctx context.Context, db *DB, host HostID, group GroupID, id S
 			return fmt.Errorf("leave schedule: %w", err)
 		}
 		if n, _ := res.RowsAffected(); n > 0 {
-			cancelled, err = cancelQueued(ctx, tx, "scheduled_id = ?", id)
-			return err
-		}
-		_, err = tx.ExecContext(ctx, "update schedules set effective_at = now() where id = ?", id)
-		if err != nil {
+			if cancelled, err = cancelQueued(ctx, tx, "scheduled_id = ?", id); err != nil {
+				return err
+			}
+		} else if _, err := tx.ExecContext(ctx, "update schedules set effective_at = now() where id = ?", id); err != nil {
 			return fmt.Errorf("leave schedule: %w", err)
 		}
-		return nil
+		return keepLateness(ctx, tx, host)
 	})
 	return cancelled, err
 }
