@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -38,10 +39,11 @@ func wantsJSON(c echo.Context) bool {
 
 // render answers with a component, in one piece: it is compressed better and
 // quicker than in those that its parts would make, and one that fails halfway
-// is an error and no page.
+// is an error and no page. One whose reader has left is still an answer: it
+// has a status.
 func render(c echo.Context, status int, component templ.Component) error {
 	var page bytes.Buffer
-	if err := component.Render(c.Request().Context(), &page); err != nil {
+	if err := component.Render(context.WithoutCancel(c.Request().Context()), &page); err != nil {
 		return err
 	}
 	return c.HTMLBlob(status, page.Bytes())
