@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,29 +13,19 @@ import (
 	"resticfleet/views/ui"
 )
 
-// fleetPage is how many hosts stand in the table at once.
-const fleetPage = 100
+const (
+	// fleetPage is how many hosts stand in the table at once.
+	fleetPage = 50
+	// fleetNeeds is how much of what needs a hand is shown with its cause; the
+	// table has the rest.
+	fleetNeeds = 8
+)
 
 func (h *Handlers) fleet(c echo.Context) error {
-	ctx := c.Request().Context()
-	hosts, err := models.LoadFleet(ctx, h.DB)
+	f, err := h.loadFleet(c)
 	if err != nil {
 		return err
 	}
-	var groups []models.GroupID
-	for _, host := range hosts {
-		for _, g := range host.Groups {
-			groups = append(groups, g.ID)
-		}
-	}
-	days, err := models.ListDays(ctx, h.DB, groups, time.Now().AddDate(0, 0, -stripDays))
-	if err != nil {
-		return err
-	}
-	f := presentFleet(hosts, days, fleetQuery{
-		match: c.QueryParam("q"), show: c.QueryParam("show"), after: c.QueryParam("cursor"),
-		mayRun: who(c).Role.Allows(models.RoleOperator), mayAdd: who(c).Role.Allows(models.RoleAdmin),
-	})
 	if partial(c) {
 		return render(c, http.StatusOK, views.FleetLive(f))
 	}
@@ -47,98 +36,82 @@ func (h *Handlers) fleet(c echo.Context) error {
 	return render(c, http.StatusOK, views.FleetPage(p, f))
 }
 
-type fleetQuery struct {
-	match, show, after string
-	mayRun, mayAdd     bool
-}
-
-// presentFleet answers who is not safe, for the whole fleet, and fills the
-// part of the table that was asked for.
-func presentFleet(hosts []*models.HostState, days []models.DayOutcome, q fleetQuery) views.Fleet {
-	clock := pageClock(nil)
-	f := views.Fleet{Clock: clock, Total: len(hosts), Query: q.match, Show: q.show, Cursor: q.after, CanAddHost: q.mayAdd}
-	strips := stripsByGroup(days)
-	skipping := q.after != ""
+// loadFleet is the whole page, in three statements whatever the fleet has. The
+// pages behind the first are for going on in the table.
+func (h *Handlers) loadFleet(c echo.Context) (views.Fleet, error) {
+	ctx, role := c.Request().Context(), who(c).Role
+	f := views.Fleet{
+		Clock: pageClock(nil), Query: c.QueryParam("q"), Show: c.QueryParam("show"), Cursor: c.QueryParam("cursor"),
+		CanAddHost: role.Allows(models.RoleAdmin),
+	}
+	sum, err := models.SummarizeFleet(ctx, h.DB)
+	if err != nil || sum.Total == 0 {
+		return f, err
+	}
+	f.Total, f.NeedHand, f.OfflineCount = sum.Total, sum.NeedHand, sum.Offline
+	if f.Cursor == "" && f.NeedHand > 0 {
+		needs, more, err := models.ListNeeds(ctx, h.DB, fleetNeeds)
+		if err != nil {
+			return f, err
+		}
+		f.MoreAttention = more
+		for _, n := range needs {
+			f.Attention = append(f.Attention, presentNeed(n, role, f.Clock.Now))
+		}
+	}
+	filter := models.FleetFilter{Match: strings.TrimSpace(f.Query), Show: models.FleetShow(f.Show)}
+	hosts, next, err := models.ListFleet(ctx, h.DB, filter, f.Cursor, fleetPage)
+	if err != nil {
+		return f, err
+	}
+	f.NextCursor = next
+	runs := nextRuns{}
 	for _, host := range hosts {
-		needs := attention(host, clock.Now, q)
-		if len(needs) > 0 {
-			f.NeedHand++
-			f.Attention = append(f.Attention, needs...)
-		}
-		offline := host.EnrolledAt != nil && !host.Online(clock.Now)
-		if offline {
-			f.OfflineCount++
-		}
-		if skipping {
-			skipping = host.ID.String() != q.after
-			continue
-		}
-		if (q.show == "hand" && len(needs) == 0) || (q.show == "offline" && !offline) || !matches(host, q.match) {
-			continue
-		}
-		if len(f.Hosts) == fleetPage {
-			f.NextCursor = f.Hosts[fleetPage-1].ID
-			break
-		}
-		f.Hosts = append(f.Hosts, presentFleetHost(host, strips, clock))
+		f.Hosts = append(f.Hosts, presentFleetHost(host, runs, f.Clock.Now))
 	}
-	slices.SortStableFunc(f.Attention, func(a, b views.Attention) int {
-		return slices.Index(ui.States, a.State) - slices.Index(ui.States, b.State)
-	})
-	return f
+	return f, nil
 }
 
-func matches(h *models.HostState, text string) bool {
-	text = strings.ToLower(strings.TrimSpace(text))
-	return text == "" || strings.Contains(strings.ToLower(h.Name), text) ||
-		slices.ContainsFunc(h.Labels, func(l string) bool { return strings.Contains(strings.ToLower(l), text) })
-}
-
-func presentFleetHost(h *models.HostState, strips map[models.GroupID]map[string]models.DayOutcome, clock ui.Clock) views.FleetHost {
+func presentFleetHost(h *models.FleetHost, runs nextRuns, now time.Time) views.FleetHost {
 	row := views.FleetHost{
-		ID: h.ID.String(), Name: h.Name, About: about(h, clock.Now), Groups: len(h.Groups),
-		NextRun: h.Next(clock.Now), Days: stripOf(strips, h, clock.Now, h.Groups...),
+		ID: h.ID.String(), Name: h.Name, About: about(&h.Host, now), Groups: h.Groups, NewestGood: timeOf(h.OldestGood),
+		NextRun: runs.of(h, now), Days: fleetStrip(h, now),
 	}
-	row.State, row.StateText = hostState(h, clock.Now)
-	for _, g := range h.Groups {
-		// The oldest of the groups' newest: what would be lost.
-		if g.GoodAt != nil && (row.NewestGood.IsZero() || g.GoodAt.Before(row.NewestGood)) {
-			row.NewestGood = *g.GoodAt
-		}
-	}
+	row.State, row.StateText = fleetState(h, now)
 	return row
 }
 
-// hostState is the worst of a host's groups, or what is under way.
-func hostState(h *models.HostState, now time.Time) (ui.State, string) {
-	for _, j := range h.Open {
-		if j.State == models.JobRunning && j.Kind == models.KindBackup {
-			if j.Progress != nil {
-				return ui.Running, "Backing up " + ui.Percent(j.Progress.Percent)
-			}
-			return ui.Running, "Backing up"
-		}
-	}
-	if h.EnrolledAt == nil {
+// fleetState is what is under way on a host, or else the worst of its groups.
+// What waits for a host that isn't there hides nothing.
+func fleetState(h *models.FleetHost, now time.Time) (ui.State, string) {
+	online := h.Online(now)
+	switch {
+	case h.ActiveState == models.JobRunning:
+		return ui.Running, backingUp(h.ActiveProgress)
+	case h.EnrolledAt == nil:
 		return ui.Waiting, "Waiting for its agent"
-	}
-	worst := ui.Good
-	if len(h.Groups) == 0 {
-		worst = ui.Never
-	}
-	for _, g := range h.Groups {
-		state := ui.State(h.GroupHealth(g, now))
-		if slices.Index(ui.States, state) < slices.Index(ui.States, worst) {
-			worst = state
-		}
-	}
-	if worst == ui.Good && !h.Online(now) {
+	case h.Cloned(now):
+		return ui.Failed, "Two machines"
+	case !h.Bound:
+		return ui.Never, "No repository"
+	case h.ActiveState != "" && online:
+		return ui.Waiting, ""
+	case h.Worst == "":
+		return ui.Never, ""
+	case h.Worst == models.HealthGood && !online:
 		return ui.Offline, ""
 	}
-	return worst, ""
+	return ui.State(h.Worst), ""
 }
 
-func about(h *models.HostState, now time.Time) string {
+func backingUp(p *models.Progress) string {
+	if p == nil {
+		return "Backing up"
+	}
+	return "Backing up " + ui.Percent(p.Percent)
+}
+
+func about(h *models.Host, now time.Time) string {
 	var parts []string
 	if h.OS != "" {
 		parts = append(parts, h.OS)
@@ -156,72 +129,42 @@ func about(h *models.HostState, now time.Time) string {
 	return strings.Join(parts, " · ")
 }
 
-// attention is what of a host needs a hand, each with its cause and the one
-// act, where the reader may do it.
-func attention(h *models.HostState, now time.Time, q fleetQuery) []views.Attention {
-	base := views.Attention{ID: h.ID.String(), HostID: h.ID.String(), HostName: h.Name}
-	url := "/hosts/" + h.ID.String()
-	switch {
-	case h.EnrolledAt == nil:
-		base.State, base.Cause = ui.Never, "Its agent has not enrolled yet."
-		if q.mayAdd {
-			base.Act = ui.Link{Text: "Show how", URL: url + "/enrol"}
-		}
-		return []views.Attention{base}
-	case len(h.Groups) == 0:
-		base.State, base.Cause = ui.Never, "No source group says what to back up yet."
-		if q.mayRun {
-			base.Act = ui.Link{Text: "Add source group", URL: url + "/source-groups/new"}
-		}
-		return []views.Attention{base}
-	}
-	var rows []views.Attention
-	if h.Cloned(now) {
-		row := base
-		row.State, row.Cause = ui.Failed, "Two machines take turns with this host’s identity: one of them is a copy."
-		row.Act = ui.Link{Text: "See what to do", URL: url}
-		rows = append(rows, row)
-	}
-	for _, g := range h.Groups {
-		row := base
-		row.ID, row.GroupName = g.ID.String(), g.Name
-		if q.mayRun && h.Active(g.ID) == nil {
-			row.RunURL = url + "/source-groups/" + g.ID.String() + "/run"
-		}
-		if g.GoodAt != nil {
-			row.Since = *g.GoodAt
-		}
-		switch h.GroupHealth(g, now) {
-		case models.HealthFailed:
-			row.State, row.Cause = ui.Failed, g.LastError
-			row.Act = ui.Link{Text: "See what to do", URL: url}
-			if g.LastJobID != nil {
-				row.Act.URL = "/jobs/" + g.LastJobID.String()
+// nextRuns remembers when an expression is due next in a zone: most hosts of a
+// fleet share a few.
+type nextRuns map[[2]string]time.Time
+
+// of is the earliest next run of a host's schedules, zero for none.
+func (r nextRuns) of(h *models.FleetHost, now time.Time) time.Time {
+	var next time.Time
+	for _, cron := range h.Crons {
+		key := [2]string{cron, h.Timezone}
+		at, known := r[key]
+		if !known {
+			if spec, err := cronspec.Parse(cron); err == nil {
+				at = spec.Next(now, h.Location())
 			}
-		case models.HealthLate:
-			row.State, row.Cause = ui.Late, lateCause(h, g, now)
-		case models.HealthNever:
-			row.State, row.Cause = ui.Never, "It has no good snapshot yet."
-		default:
-			continue
+			r[key] = at
 		}
-		rows = append(rows, row)
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
 	}
-	return rows
+	return next
 }
 
-func lateCause(h *models.HostState, g *models.Group, now time.Time) string {
-	due := h.LateSince(g, now)
-	cause := "Due " + ui.Age(now.Sub(due)) + " ago"
-	for _, s := range h.Schedules {
-		if spec, err := cronspec.Parse(s.Cron); err == nil && s.Enabled && slices.Contains(s.GroupIDs, g.ID) {
-			words := spec.Describe()
-			cause += ", by the schedule “" + words + "” (" + h.Location().String() + ")"
-			break
+// fleetStrip is what became of a host on each of its last days.
+func fleetStrip(h *models.FleetHost, now time.Time) []ui.Day {
+	local := now.In(h.Location())
+	today := time.Date(local.Year(), local.Month(), local.Day(), 0, 0, 0, 0, time.UTC)
+	first := today.Unix()/86400 - stripDays + 1
+	days := make([]ui.Day, stripDays)
+	for i := range days {
+		days[i].Date = today.AddDate(0, 0, i-stripDays+1)
+	}
+	for _, d := range h.Strip {
+		if i := d.Day - first; i >= 0 && i < stripDays {
+			days[i].State, days[i].Text = dayOutcome(d.Good, d.Warning, d.Failed)
 		}
 	}
-	if !h.Online(now) {
-		return cause + ". The host is offline."
-	}
-	return cause + ". No good snapshot since."
+	return days
 }

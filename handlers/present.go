@@ -1,8 +1,7 @@
 package handlers
 
 import (
-	"fmt"
-	"strings"
+	"strconv"
 	"time"
 
 	"resticfleet/agent/protocol"
@@ -57,20 +56,30 @@ func stripOf(strips map[models.GroupID]map[string]models.DayOutcome, h *models.H
 			sum.Warning += d.Warning
 			sum.Failed += d.Failed
 		}
-		days[i] = ui.Day{Date: date}
-		var parts []string
-		add := func(n int, state ui.State, word string) {
-			if n > 0 {
-				days[i].State = state
-				parts = append(parts, fmt.Sprintf("%d %s", n, word))
-			}
-		}
-		add(sum.Good, ui.Good, "good")
-		add(sum.Warning, ui.Warning, "with a warning")
-		add(sum.Failed, ui.Failed, "failed")
-		days[i].Text = strings.Join(parts, ", ")
+		days[i].Date = date
+		days[i].State, days[i].Text = dayOutcome(sum.Good, sum.Warning, sum.Failed)
 	}
 	return days
+}
+
+// dayOutcome is a day's worst outcome and all of them in words.
+func dayOutcome(good, warning, failed int) (ui.State, string) {
+	var state ui.State
+	text := ""
+	add := func(n int, s ui.State, word string) {
+		if n == 0 {
+			return
+		}
+		if text != "" {
+			text += ", "
+		}
+		state = s
+		text += strconv.Itoa(n) + " " + word
+	}
+	add(good, ui.Good, "good")
+	add(warning, ui.Warning, "with a warning")
+	add(failed, ui.Failed, "failed")
+	return state, text
 }
 
 func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models.Job, repo *views.Repository, id *models.Identity) views.Host {
@@ -132,7 +141,7 @@ func words(cron string) string {
 func presentGroup(h *models.HostState, g *models.Group, strip []ui.Day, now time.Time) views.Group {
 	v := views.Group{
 		ID: g.ID.String(), Name: g.Name, Tag: g.Tag, Includes: g.Includes, ExcludeCount: len(g.Excludes),
-		State: ui.State(h.GroupHealth(g, now)), NewestGood: timeOf(g.GoodAt), SizeBytes: g.GoodBytes, Days: strip, Percent: -1,
+		State: ui.State(g.Health), NewestGood: timeOf(g.GoodAt), SizeBytes: g.GoodBytes, Days: strip, Percent: -1,
 	}
 	j := h.Active(g.ID)
 	if j == nil {

@@ -25,9 +25,9 @@ func TestAGroupSaysWhatItIsAt(t *testing.T) {
 		detail string
 		why    bool
 	}{
-		"good":             {here, models.Group{GoodAt: &now, LastState: "succeeded", LastJobID: &id}, nil, ui.Good, "", false},
-		"failed":           {here, models.Group{GoodAt: &now, LastState: "failed", LastJobID: &id}, nil, ui.Failed, "", true},
-		"a warning":        {here, models.Group{GoodAt: &now, LastState: "warning", LastJobID: &id}, nil, ui.Warning, "", true},
+		"good":             {here, models.Group{Health: models.HealthGood, GoodAt: &now, LastState: "succeeded", LastJobID: &id}, nil, ui.Good, "", false},
+		"failed":           {here, models.Group{Health: models.HealthFailed, GoodAt: &now, LastState: "failed", LastJobID: &id}, nil, ui.Failed, "", true},
+		"a warning":        {here, models.Group{Health: models.HealthWarning, GoodAt: &now, LastState: "warning", LastJobID: &id}, nil, ui.Warning, "", true},
 		"on its way":       {here, models.Group{}, []*models.Job{backup(models.JobSent, www)}, ui.Waiting, "", false},
 		"failed, again":    {here, models.Group{LastState: "failed", LastJobID: &id}, []*models.Job{backup(models.JobQueued, www)}, ui.Waiting, "", false},
 		"behind another":   {here, models.Group{}, []*models.Job{backup(models.JobRunning, mail), backup(models.JobQueued, www)}, ui.Waiting, "behind mail", false},

@@ -1,6 +1,8 @@
 package handlers
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -35,10 +37,16 @@ func wantsJSON(c echo.Context) bool {
 	return !strings.Contains(accept, "text/html") && strings.Contains(accept, "json")
 }
 
+// render answers with a component, in one piece: it is compressed better and
+// quicker than in those that its parts would make, and one that fails halfway
+// is an error and no page. One whose reader has left is still an answer: it
+// has a status.
 func render(c echo.Context, status int, component templ.Component) error {
-	c.Response().Header().Set("Content-Type", "text/html; charset=utf-8")
-	c.Response().WriteHeader(status)
-	return component.Render(c.Request().Context(), c.Response())
+	var page bytes.Buffer
+	if err := component.Render(context.WithoutCancel(c.Request().Context()), &page); err != nil {
+		return err
+	}
+	return c.HTMLBlob(status, page.Bytes())
 }
 
 // formParams is the whole form, or an error that a person can do something about.

@@ -27,19 +27,26 @@ func TestMain(m *testing.M) { modeltest.Main(m) }
 
 // bundle is the whole HTTP side on a database of its own.
 type bundle struct {
-	t   *testing.T
-	ctx context.Context
-	db  *models.DB
-	h   *Handlers
-	web *echo.Echo
+	t     testing.TB
+	ctx   context.Context
+	db    *models.DB
+	asked *statements // of the database
+	h     *Handlers
+	web   *echo.Echo
 }
 
 // trustedProxy is believed, anybody else isn't.
 const trustedProxy = "10.9.8.7"
 
-func setup(t *testing.T) *bundle {
+func setup(t testing.TB) *bundle {
 	t.Helper()
-	b := &bundle{t: t, ctx: t.Context(), db: modeltest.DB(t)}
+	return setupOn(t, modeltest.DB(t))
+}
+
+func setupOn(t testing.TB, db *models.DB) *bundle {
+	t.Helper()
+	b := &bundle{t: t, ctx: t.Context(), asked: &statements{}}
+	b.db = db.WithQueryHook(b.asked)
 	assets, err := static.New()
 	if err != nil {
 		t.Fatal(err)

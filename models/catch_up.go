@@ -50,12 +50,8 @@ func MissedRuns(ctx context.Context, db IDB, hosts []HostID, jitter time.Duratio
 		if err != nil {
 			continue // stored by a version with other rules
 		}
-		zone, err := cronspec.LoadZone(r.Timezone)
-		if err != nil {
-			zone = time.UTC
-		}
 		until := now.Add(-missedAfter - cronspec.Jitter(r.ID.String(), jitter))
-		if at, ok := spec.Latest(r.Since, until, zone); ok {
+		if at, ok := spec.Latest(r.Since, until, zoneNamed(r.Timezone)); ok {
 			missed = append(missed, MissedRun{HostID: r.HostID, ScheduleID: r.ID, At: at.UTC()})
 		}
 	}

@@ -88,11 +88,15 @@ func Enroll(ctx context.Context, db *DB, req protocol.EnrollRequest) (host HostI
 			return fmt.Errorf("enroll: %w", err)
 		}
 		_, err = tx.ExecContext(ctx, `update hosts set agent_token_hash = ?, public_key = ?, os = ?, arch = ?, agent_version = ?,
+			timezone_since = case when timezone = ? then timezone_since else now() end,
 			timezone = ?, timezone_known = ?, enrolled_at = now(), link_generation = link_generation + 1,
 			link_closed_at = case when link is null then null else now() end where id = ?`,
-			agentHash, key, req.OS, req.Arch, req.AgentVersion, zoneOr(req.Timezone), zoneKnown(req.Timezone), host)
+			agentHash, key, req.OS, req.Arch, req.AgentVersion, zoneOr(req.Timezone), zoneOr(req.Timezone), zoneKnown(req.Timezone), host)
 		if err != nil {
 			return fmt.Errorf("enroll: %w", err)
+		}
+		if err := keepLateness(ctx, tx, host); err != nil {
+			return err
 		}
 		return forgetAgents(ctx, tx, host)
 	})

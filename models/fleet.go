@@ -6,209 +6,148 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
-
-	"resticfleet/models/cronspec"
 )
 
-// HostState is a host with everything that tells whether it is safe.
-type HostState struct {
-	*Host
-	Groups    []*Group
-	Schedules []*Schedule
-	Open      []*Job // not ended, oldest first
-}
+// The fleet's page is three statements, whatever the fleet has: how many hosts
+// are not safe, the first of what needs a hand with its reason, and one page of
+// hosts. They read columns that are kept as things happen, and of the jobs only
+// those under way and the last ones of groups that need a hand.
 
-// LoadFleet reads the given hosts, or all without any, ordered by name, in
-// four statements.
-func LoadFleet(ctx context.Context, db IDB, only ...HostID) ([]*HostState, error) {
-	var hosts []*Host
-	q := db.NewSelect().Model(&hosts).Where("archived_at is null").OrderExpr("lower(name)")
-	if len(only) > 0 {
-		q.Where("id in (?)", bun.List(only))
-	}
-	if err := q.Scan(ctx); err != nil {
-		return nil, fmt.Errorf("load fleet: %w", err)
-	}
-	all := make([]*HostState, len(hosts))
-	byID := map[HostID]*HostState{}
-	for i, h := range hosts {
-		all[i] = &HostState{Host: h}
-		byID[h.ID] = all[i]
-	}
-	narrow := func(q *bun.SelectQuery) *bun.SelectQuery {
-		if len(only) > 0 {
-			q.Where("host_id in (?)", bun.List(only))
-		}
-		return q
-	}
-	var groups []*Group
-	if err := narrow(db.NewSelect().Model(&groups).Where("archived_at is null")).OrderExpr("lower(name)").Scan(ctx); err != nil {
-		return nil, fmt.Errorf("load fleet: %w", err)
-	}
-	for _, g := range groups {
-		if h := byID[g.HostID]; h != nil {
-			h.Groups = append(h.Groups, g)
-		}
-	}
-	var schedules []*struct {
-		Schedule `bun:",extend"`
-		Linked   []GroupID `bun:",array"`
-	}
-	sq := db.NewSelect().TableExpr("schedules as s").
-		ColumnExpr("s.*, array(select sg.source_group_id from schedule_source_groups sg where sg.schedule_id = s.id order by 1) as linked").
-		Where("s.archived_at is null").OrderExpr("s.id")
-	if err := narrow(sq).Scan(ctx, &schedules); err != nil {
-		return nil, fmt.Errorf("load fleet: %w", err)
-	}
-	for _, s := range schedules {
-		if h := byID[s.HostID]; h != nil {
-			s.GroupIDs = s.Linked
-			h.Schedules = append(h.Schedules, &s.Schedule)
-		}
-	}
-	var open []*Job
-	if err := narrow(db.NewSelect().Model(&open).Where("state in ('queued', 'sent', 'running')")).OrderExpr("id").Scan(ctx); err != nil {
-		return nil, fmt.Errorf("load fleet: %w", err)
-	}
-	for _, j := range open {
-		if h := byID[j.HostID]; h != nil {
-			h.Open = append(h.Open, j)
-		}
-	}
-	return all, nil
-}
+// What a host h is, in SQL, as Host.Online and Host.Cloned say it in Go.
+var (
+	hostOnline = bun.SafeQuery("coalesce(h.last_seen_at > now() - ?::interval and (h.link_closed_at is null or h.last_seen_at > h.link_closed_at), false)", interval(OnlineFor))
+	hostCloned = bun.SafeQuery("coalesce(h.cloned_at > now() - ?::interval, false)", interval(clonedFor))
+)
 
-// FindHostState is LoadFleet for one host; ENotFound when it isn't there.
-func FindHostState(ctx context.Context, db IDB, id HostID) (*HostState, error) {
-	all, err := LoadFleet(ctx, db, id)
+// hostUnready is SQL for the first thing that is missing before a host h can
+// back up anything, null when nothing is: a NeedReason.
+const hostUnready = `(case
+	when h.enrolled_at is null then 'enrolment'
+	when h.id not in (select host_id from host_repositories) then 'repository'
+	when h.id not in (select host_id from source_groups where archived_at is null) then 'group' end)`
+
+// hostNeedsHand is SQL for whether a host h is not safe.
+var hostNeedsHand = bun.SafeQuery("(? is not null or ? or h.id in (select g.host_id from source_groups g where ?))",
+	bun.Safe(hostUnready), hostCloned, bun.Safe(groupUnsafe))
+
+// FleetSummary says how many hosts there are, and how many of them are not safe
+// or not there.
+type FleetSummary struct{ Total, NeedHand, Offline int }
+
+// SummarizeFleet counts the whole fleet.
+func SummarizeFleet(ctx context.Context, db IDB) (FleetSummary, error) {
+	var s FleetSummary
+	err := db.NewRaw(`select count(*), count(*) filter (where ?), count(*) filter (where h.enrolled_at is not null and not ?)
+		from hosts h where h.archived_at is null`, hostNeedsHand, hostOnline).Scan(ctx, &s.Total, &s.NeedHand, &s.Offline)
 	if err != nil {
-		return nil, err
+		return FleetSummary{}, fmt.Errorf("summarize fleet: %w", err)
 	}
-	if len(all) == 0 {
-		return nil, NotFound("host", id.String())
-	}
-	return all[0], nil
+	return s, nil
 }
 
-// Health is the state of a group or host as people are shown it.
-type Health string
+// FleetShow is which hosts a list of the fleet shows.
+type FleetShow string
 
-// The states, worst first as a host takes them over from its groups.
+// The lists.
 const (
-	HealthFailed  Health = "failed"
-	HealthLate    Health = "late"
-	HealthNever   Health = "never"
-	HealthWarning Health = "warning"
-	HealthRunning Health = "running"
-	HealthWaiting Health = "waiting"
-	HealthOffline Health = "offline"
-	HealthGood    Health = "good"
+	ShowAll     FleetShow = ""
+	ShowHand    FleetShow = "hand"
+	ShowOffline FleetShow = "offline"
 )
 
-// lateAfter is how long after a due time a good snapshot may be missing.
-const lateAfter = time.Hour
-
-// Active is the newest open backup of a group, nil for none.
-func (h *HostState) Active(g GroupID) *Job {
-	var active *Job
-	for _, j := range h.Open {
-		if j.Kind != KindBackup || j.SourceGroupID == nil || *j.SourceGroupID != g {
-			continue
-		}
-		// A running one says more than the one that waits behind it.
-		if active == nil || active.State == JobQueued {
-			active = j
-		}
-	}
-	return active
+// FleetFilter narrows the list; Match is a part of the name or of a label.
+type FleetFilter struct {
+	Match string
+	Show  FleetShow
 }
 
-// GroupHealth says how a group is, apart from what is under way.
-func (h *HostState) GroupHealth(g *Group, now time.Time) Health {
-	switch {
-	case g.LastState == string(JobFailed) || g.LastState == string(JobLost):
-		return HealthFailed
-	case g.GoodAt == nil && g.LastState != string(JobWarning):
-		return HealthNever
-	case !h.LateSince(g, now).IsZero():
-		return HealthLate
-	case g.LastState == string(JobWarning):
-		return HealthWarning
-	}
-	return HealthGood
+// FleetHost is a host as the list shows it. Of the embedded Host only what the
+// list needs is read.
+type FleetHost struct {
+	Host `bun:",extend"`
+
+	Bound  bool // to a repository
+	Groups int
+	// Worst is the health of the worst of its groups, "" without any.
+	Worst Health `bun:"-"`
+	Rank  int
+	// OldestGood is the oldest of its groups' newest good snapshots: what would
+	// be lost. Nil without any.
+	OldestGood *time.Time
+	// Crons are the expressions of the enabled schedules.
+	Crons []string `bun:",array"`
+	// The backup under way, the running one before the waiting; "" for none.
+	ActiveState    JobState
+	ActiveProgress *Progress `bun:"type:jsonb"`
+
+	// Strip is what became of each of the last days, in any order.
+	Strip []FleetDay `bun:"-"`
+	Days  []int64    `bun:",array"`
+	Good  []int64    `bun:",array"`
+	Warn  []int64    `bun:",array"`
+	Fail  []int64    `bun:",array"`
 }
 
-// LateSince is the due time that passed more than an hour ago without a good
-// snapshot since, the earliest of the group's schedules; zero for none.
-func (h *HostState) LateSince(g *Group, now time.Time) time.Time {
-	var late time.Time
-	for _, s := range h.Schedules {
-		if !s.Enabled || !s.runs(g.ID) {
-			continue
-		}
-		from := s.EffectiveAt
-		if g.GoodAt != nil && g.GoodAt.After(from) {
-			from = *g.GoodAt
-		}
-		spec, err := cronspec.Parse(s.Cron)
-		if err != nil {
-			continue
-		}
-		due := spec.Next(from, h.Location())
-		if now.Sub(due) > lateAfter && (late.IsZero() || due.Before(late)) {
-			late = due
-		}
-	}
-	return late
+// FleetDay is what became of a host's backups on one of its local days.
+type FleetDay struct {
+	// Day counts from 1 January 1970.
+	Day                   int64
+	Good, Warning, Failed int
 }
 
-func (s *Schedule) runs(g GroupID) bool {
-	for _, id := range s.GroupIDs {
-		if id == g {
-			return true
-		}
-	}
-	return false
-}
+// FleetStripDays is how far back a FleetHost's strip reaches. It begins a day
+// earlier, because a host's day may be another one than the database's.
+const FleetStripDays = 30
 
-// NextRun is the schedule's next due time in the host's zone, zero when it is
-// disabled.
-func (h *HostState) NextRun(s *Schedule, now time.Time) time.Time {
-	if !s.Enabled {
-		return time.Time{}
+// ListFleet returns up to limit hosts by name, beginning behind the name that
+// cursor is, and the cursor of the next page ("" at the end). Cursors stay good
+// when their host is renamed or deleted.
+func ListFleet(ctx context.Context, db IDB, f FleetFilter, cursor string, limit int) ([]*FleetHost, string, error) {
+	var hosts []*FleetHost
+	// The page is cut before anything is gathered for its rows.
+	page := db.NewSelect().TableExpr("hosts as h").ColumnExpr("h.*").
+		Where("h.archived_at is null").OrderExpr("lower(h.name)").Limit(int64(limit + 1))
+	if cursor != "" {
+		page.Where("lower(h.name) > lower(?)", CleanText(cursor, 400))
 	}
-	spec, err := cronspec.Parse(s.Cron)
+	if f.Match != "" {
+		like := "%" + likeEscaper.Replace(CleanText(f.Match, 400)) + "%"
+		page.Where("(h.name ilike ? or exists (select from jsonb_array_elements_text(h.labels) l where l ilike ?))", like, like)
+	}
+	switch f.Show {
+	case ShowHand:
+		page.Where("?", hostNeedsHand)
+	case ShowOffline:
+		page.Where("h.enrolled_at is not null and not ?", hostOnline)
+	}
+	err := db.NewRaw(`select h.id, h.name, h.os, h.timezone, h.enrolled_at, h.link, h.last_seen_at, h.link_closed_at, h.cloned_at,
+			exists (select from host_repositories r where r.host_id = h.id) as bound, g.groups, coalesce(g.rank, 0) as rank, g.oldest_good,
+			array(select distinct s.cron from schedules s where s.host_id = h.id and s.enabled and s.archived_at is null) as crons,
+			coalesce(j.state, '') as active_state, j.progress as active_progress, d.days, d.good, d.warn, d.fail
+		from (?) h
+		cross join lateral (select count(*) as groups, min(?) as rank, min(g.good_at) as oldest_good
+			from source_groups g where g.host_id = h.id and g.archived_at is null) g
+		cross join lateral (select array_agg(day) as days, array_agg(good) as good, array_agg(warn) as warn, array_agg(fail) as fail from (
+			select d.day - date '1970-01-01' as day, sum(d.good) as good, sum(d.warning) as warn, sum(d.failed) as fail
+			from source_group_days d where d.day >= current_date - ?::int
+				and d.source_group_id in (select id from source_groups where host_id = h.id and archived_at is null)
+			group by 1) d) d
+		left join lateral (select j.state, j.progress from jobs j
+			where j.host_id = h.id and j.kind = 'backup' and j.state in ('queued', 'sent', 'running')
+			order by j.state = 'running' desc, j.id limit 1) j on true
+		order by lower(h.name)`, page, bun.Safe(groupRank), FleetStripDays).Scan(ctx, &hosts)
 	if err != nil {
-		return time.Time{}
+		return nil, "", fmt.Errorf("list fleet: %w", err)
 	}
-	return spec.Next(now, h.Location())
-}
-
-// Next is the earliest next run of all schedules, zero for none.
-func (h *HostState) Next(now time.Time) time.Time {
-	var next time.Time
-	for _, s := range h.Schedules {
-		if at := h.NextRun(s, now); !at.IsZero() && (next.IsZero() || at.Before(next)) {
-			next = at
+	for _, h := range hosts {
+		h.Worst = healthByRank[h.Rank]
+		h.Strip = make([]FleetDay, len(h.Days))
+		for i := range h.Days {
+			h.Strip[i] = FleetDay{h.Days[i], int(h.Good[i]), int(h.Warn[i]), int(h.Fail[i])}
 		}
 	}
-	return next
-}
-
-// Today is what became of a day's backups, of one host or of all.
-type Today struct{ Good, Warning, Failed int }
-
-// CountToday sums the strips' newest day: no page counts jobs.
-func CountToday(ctx context.Context, db IDB, host HostID, day time.Time) (Today, error) {
-	var t Today
-	q := db.NewSelect().TableExpr("source_group_days as d").
-		ColumnExpr("coalesce(sum(good), 0), coalesce(sum(warning), 0), coalesce(sum(failed), 0)").
-		Where("d.day = ?", day.Format(time.DateOnly))
-	if !host.IsZero() {
-		q.Join("join source_groups g on g.id = d.source_group_id").Where("g.host_id = ?", host)
+	if len(hosts) <= limit {
+		return hosts, "", nil
 	}
-	if err := q.Scan(ctx, &t.Good, &t.Warning, &t.Failed); err != nil {
-		return Today{}, fmt.Errorf("count today: %w", err)
-	}
-	return t, nil
+	return hosts[:limit], hosts[limit-1].Name, nil
 }

@@ -33,7 +33,8 @@ type Group struct {
 	MinFiles  int64
 	MinBytes  int64
 
-	// Kept as jobs end; never written by a form.
+	// Kept as jobs end, schedules change and zones change; never written by a
+	// form. See keepOutcome and keepLateness.
 	NewestSnapshotID string
 	GoodSnapshotID   string
 	GoodAt           *time.Time
@@ -41,9 +42,23 @@ type Group struct {
 	LastJobID        *JobID
 	LastState        string
 	LastError        string
+	// CoveredAt is the newest due time that a good snapshot answers.
+	CoveredAt *time.Time
+	// DueAt is the due time that still waits for a good snapshot, and LateAt
+	// when it makes the group late. Nil without an enabled schedule.
+	DueAt         *time.Time
+	LateAt        *time.Time
+	DueScheduleID *ScheduleID
+	// UsualFiles and UsualBytes are what the newest good snapshot of these
+	// includes and excludes held, 0 before it.
+	UsualFiles int64
+	UsualBytes int64
 
 	CreatedAt  time.Time `bun:",nullzero"`
 	ArchivedAt *time.Time
+
+	// Health is only there where a HostState was asked for.
+	Health Health `bun:",scanonly"`
 }
 
 // GroupFields is what a person says of a group.
@@ -220,7 +235,10 @@ func UpdateGroup(ctx context.Context, db *DB, host HostID, id GroupID, f GroupFi
 		if err := takeTag(ctx, tx, g); err != nil {
 			return err
 		}
-		_, err = tx.NewUpdate().Model(g).Column("name", "tag", "includes", "excludes", "retention", "min_files", "min_bytes").WherePK().Exec(ctx)
+		// What other folders held says nothing of these.
+		same := bun.SafeQuery("(case when includes = ? and excludes = ? then 1 else 0 end)", jsonb{g.Includes}, jsonb{g.Excludes})
+		_, err = tx.NewUpdate().Model(g).Column("name", "tag", "includes", "excludes", "retention", "min_files", "min_bytes").
+			Set("usual_files = usual_files * ?, usual_bytes = usual_bytes * ?", same, same).WherePK().Exec(ctx)
 		if err != nil {
 			return groupError(err, g)
 		}
@@ -314,7 +332,7 @@ func GoodJob(ctx context.Context, db IDB, g *Group) (*Job, error) {
 		return nil, nil
 	}
 	j := &Job{}
-	err := selectJobs(db, j).Where("j.source_group_id = ? and j.snapshot_id = ?", g.ID, g.GoodSnapshotID).OrderExpr("j.id desc").Limit(1).Scan(ctx)
+	err := withNames(db.NewSelect().Model(j).ColumnExpr("j.*")).Where("j.source_group_id = ? and j.snapshot_id = ?", g.ID, g.GoodSnapshotID).OrderExpr("j.id desc").Limit(1).Scan(ctx)
 	if isNoRows(err) {
 		return nil, nil
 	}

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/uptrace/bun"
+
+	"resticfleet/models/cronspec"
 )
 
 // OnlineFor is how long a host counts as online after its last contact.
@@ -80,11 +82,15 @@ func (h *Host) Arrived() bool {
 
 // Location is the host's zone, UTC where it is not known.
 func (h *Host) Location() *time.Location {
-	loc, err := time.LoadLocation(h.Timezone)
-	if err != nil || h.Timezone == "Local" {
+	return zoneNamed(h.Timezone)
+}
+
+func zoneNamed(name string) *time.Location {
+	zone, err := cronspec.LoadZone(name)
+	if err != nil {
 		return time.UTC
 	}
-	return loc
+	return zone
 }
 
 // HostFields is what a person says of a host.

@@ -183,9 +183,9 @@ func (who *Identity) Actor() Actor {
 	return Actor{Kind: ActorUser, ID: &id, Name: who.Name}
 }
 
-func selectJobs(db IDB, dest any) *bun.SelectQuery {
-	return db.NewSelect().Model(dest).
-		ColumnExpr("j.*, h.name as host_name, h.archived_at is not null as host_gone").
+// withNames adds what pages say of a job's host and schedule.
+func withNames(q *bun.SelectQuery) *bun.SelectQuery {
+	return q.ColumnExpr("h.name as host_name, h.archived_at is not null as host_gone").
 		ColumnExpr("coalesce(s.cron, '') as scheduled_cron, s.id is null or s.archived_at is not null as schedule_gone").
 		Join("join hosts h on h.id = j.host_id").
 		Join("left join schedules s on s.id = j.scheduled_id")
@@ -194,7 +194,7 @@ func selectJobs(db IDB, dest any) *bun.SelectQuery {
 // FindJob reads one job; look-ups are jobs too.
 func FindJob(ctx context.Context, db IDB, id JobID) (*Job, error) {
 	j := &Job{}
-	err := selectJobs(db, j).Where("j.id = ?", id).Scan(ctx)
+	err := withNames(db.NewSelect().Model(j).ColumnExpr("j.*")).Where("j.id = ?", id).Scan(ctx)
 	if isNoRows(err) {
 		return nil, NotFound("job", id.String())
 	}

@@ -74,10 +74,11 @@ func firstID(at time.Time) uuid.UUID {
 }
 
 // ListJobs returns a page of jobs, newest first, without the look-ups that
-// serve a page rather than a person.
+// serve a page rather than a person, and without their specs, each of which may
+// be megabytes of paths.
 func ListJobs(ctx context.Context, db IDB, f JobFilter, page Page) ([]*Job, string, error) {
 	var jobs []*Job
-	q := selectJobs(db, &jobs)
+	q := withNames(db.NewSelect().Model(&jobs).ExcludeColumn("spec"))
 	f.apply(q)
 	if err := page.apply(q); err != nil {
 		return nil, "", err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 
 	"resticfleet/agent/protocol"
 )
@@ -76,6 +77,10 @@ func JobStarted(ctx context.Context, tx IDB, host HostID, m protocol.Started) (*
 	_, err = tx.ExecContext(ctx, `update jobs set state = 'running', settle_after = null, accepted_at = coalesce(accepted_at, now()),
 		started_at = coalesce(started_at, `+agentTime+`), finished_at = null, error = '', error_code = ''
 		where id = ? and state in ('sent', 'lost')`, known(m.At), j.ID)
+	if err == nil && j.State == JobLost {
+		// Its group needs no hand for a job that runs.
+		_, err = tx.ExecContext(ctx, "update source_groups set last_state = '', last_error = '' where last_job_id = ? and last_state = 'lost'", j.ID)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("job started: %w", err)
 	}
@@ -154,7 +159,11 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	if !open {
 		return j, false, nil
 	}
-	end := judge(j, m)
+	usual, err := usualSize(ctx, tx, j)
+	if err != nil {
+		return nil, false, err
+	}
+	end := judge(j, m, usual)
 	stats, _ := cleanJSON(m.Stats).(map[string]any)
 	if stats == nil {
 		stats = map[string]any{}
@@ -199,7 +208,7 @@ type ending struct {
 
 // judge turns what the agent saw into a final state. Succeeded means exit 0
 // and a snapshot id, whatever the agent calls it.
-func judge(j *Job, m protocol.Finished) ending {
+func judge(j *Job, m protocol.Finished, usual size) ending {
 	e := ending{state: JobFailed, code: clip(m.ErrorCode), error: CleanText(m.Error, 4000)}
 	switch outcomeOf(j, m) {
 	case protocol.OutcomeSucceeded:
@@ -217,10 +226,15 @@ func judge(j *Job, m protocol.Finished) ending {
 			error: "restic ended well but named no snapshot. Look at the log, then run the backup again."}
 	}
 	e.good = e.state == JobSucceeded || e.code == protocol.ErrUnreadable || e.code == protocol.ErrEndUnrecorded
-	files, bytes := number(m.Stats, "total_files_processed"), number(m.Stats, "total_bytes_processed")
-	if files < j.Spec.MinFiles || bytes < j.Spec.MinBytes {
+	switch holds := sizeIn(m.Stats); {
+	case holds.files < j.Spec.MinFiles || holds.bytes < j.Spec.MinBytes:
 		e = ending{state: JobWarning, code: protocol.ErrBelowMinimum,
-			error: tooLittle("files", files, j.Spec.MinFiles) + tooLittle("bytes", bytes, j.Spec.MinBytes) + "Check that its folders are mounted and full, then run it again."}
+			error: tooLittle("files", holds.files, j.Spec.MinFiles) + tooLittle("bytes", holds.bytes, j.Spec.MinBytes) + "Check that its folders are mounted and full, then run it again."}
+	case j.Spec.MinFiles == 0 && j.Spec.MinBytes == 0 && m.Stats["total_files_processed"] != nil && holds.farBelow(usual):
+		e = ending{state: JobWarning, code: protocol.ErrFarBelowUsual, error: fmt.Sprintf(
+			"The snapshot holds %s; the newest good one held %s. Check that its folders are mounted and full, then run it again. "+
+				"If it is right like this, give the group a minimum of files or bytes: then only that counts.",
+			holds, usual)}
 	}
 	return e
 }
@@ -230,6 +244,42 @@ func tooLittle(what string, n, least int64) string {
 		return ""
 	}
 	return fmt.Sprintf("The snapshot holds fewer %s than the group asks for: %d, and at least %d are wanted. ", what, n, least)
+}
+
+// size is what a snapshot holds.
+type size struct{ files, bytes int64 }
+
+func (s size) String() string { return fmt.Sprintf("%d files and %d bytes", s.files, s.bytes) }
+
+func sizeIn(stats map[string]any) size {
+	return size{number(stats, "total_files_processed"), number(stats, "total_bytes_processed")}
+}
+
+// Under a tenth is far below. Bytes alone say so only where there were many: a
+// small file that grows and shrinks is nothing to warn of.
+const (
+	farBelow  = 10
+	manyBytes = 1 << 20
+)
+
+func (s size) farBelow(usual size) bool {
+	return s.files < ceilDiv(usual.files, farBelow) || (usual.bytes >= manyBytes && s.bytes < usual.bytes/farBelow)
+}
+
+func ceilDiv(n, by int64) int64 { return (n + by - 1) / by }
+
+// usualSize is what the group's newest good snapshot of the same includes and
+// excludes held, zero for none.
+func usualSize(ctx context.Context, tx IDB, j *Job) (size, error) {
+	var usual size
+	if j.Kind != KindBackup {
+		return usual, nil
+	}
+	err := tx.NewRaw("select usual_files, usual_bytes from source_groups where id = ? and ?", j.SourceGroupID, j.ofGroup()).Scan(ctx, &usual.files, &usual.bytes)
+	if err != nil && !isNoRows(err) {
+		return usual, fmt.Errorf("usual size: %w", err)
+	}
+	return usual, nil
 }
 
 // outcomeOf is the agent's word, or else what restic's exit code says.
@@ -254,26 +304,18 @@ func number(stats map[string]any, name string) int64 {
 }
 
 // keepOutcome keeps what pages show of a group, so that none of them scans
-// jobs: newest snapshots, freshness, last state, the day's strip.
+// jobs: newest snapshots, freshness, lateness, last state, the day's strip. Only
+// the end of a backup that ran comes here, and a lost one's; cancelled, skipped
+// and expired ones are no news of the group.
 func keepOutcome(ctx context.Context, tx IDB, host *Host, j *Job, good bool) error {
-	at := j.QueuedAt
-	if j.StartedAt != nil {
-		at = *j.StartedAt
-	}
 	if j.State != JobCancelled {
-		// A late result of an older job is no news of the group.
-		_, err := tx.ExecContext(ctx, `update source_groups set last_job_id = ?, last_state = ?, last_error = ?,
-				newest_snapshot_id = coalesce(nullif(?, ''), newest_snapshot_id) where id = ? and (last_job_id is null or last_job_id <= ?)`,
-			j.ID, j.State, j.Error, j.SnapshotID, j.SourceGroupID, j.ID)
-		if err != nil {
-			return fmt.Errorf("keep outcome: %w", err)
+		if err := keepLast(ctx, tx, j); err != nil {
+			return err
 		}
 	}
 	if good {
-		_, err := tx.ExecContext(ctx, `update source_groups set good_snapshot_id = ?, good_at = ?, good_bytes = ? where id = ? and (good_at is null or good_at < ?)`,
-			j.SnapshotID, at, number(j.Stats, "total_bytes_processed"), j.SourceGroupID, at)
-		if err != nil {
-			return fmt.Errorf("keep outcome: %w", err)
+		if err := keepGood(ctx, tx, j); err != nil {
+			return err
 		}
 	}
 	column := map[JobState]string{JobSucceeded: "good", JobWarning: "warning", JobFailed: "failed"}[j.State]
@@ -287,6 +329,49 @@ func keepOutcome(ctx context.Context, tx IDB, host *Host, j *Job, good bool) err
 		return fmt.Errorf("keep outcome: %w", err)
 	}
 	return nil
+}
+
+// keepLast makes a job the group's last one. A late result of an older job is
+// no news of the group.
+func keepLast(ctx context.Context, tx IDB, j *Job) error {
+	_, err := tx.ExecContext(ctx, `update source_groups set last_job_id = ?, last_state = ?, last_error = ?,
+			newest_snapshot_id = coalesce(nullif(?, ''), newest_snapshot_id) where id = ? and (last_job_id is null or last_job_id <= ?)`,
+		j.ID, j.State, j.Error, j.SnapshotID, j.SourceGroupID, j.ID)
+	if err != nil {
+		return fmt.Errorf("keep outcome: %w", err)
+	}
+	return nil
+}
+
+// keepGood moves the group's freshness and lateness. A snapshot is as old as
+// its run's start; it answers its own due time whatever the clocks say.
+func keepGood(ctx context.Context, tx IDB, j *Job) error {
+	at := j.QueuedAt
+	if j.StartedAt != nil {
+		at = *j.StartedAt
+	}
+	holds, same := sizeIn(j.Stats), j.ofGroup()
+	_, err := tx.ExecContext(ctx, `update source_groups set good_snapshot_id = ?, good_at = ?, good_bytes = ?,
+			usual_files = case when ? then ?::bigint else 0 end, usual_bytes = case when ? then ?::bigint else 0 end
+		where id = ? and (good_at is null or good_at < ?)`,
+		j.SnapshotID, at, holds.bytes, same, holds.files, same, holds.bytes, j.SourceGroupID, at)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, "update source_groups set covered_at = greatest(covered_at, ?::timestamptz, ?::timestamptz) where id = ?", at, j.ScheduledAt, j.SourceGroupID)
+	}
+	if err != nil {
+		return fmt.Errorf("keep outcome: %w", err)
+	}
+	return keepLateness(ctx, tx, j.HostID)
+}
+
+// ofGroup is SQL that tells whether the group still asks for what the job
+// backed up.
+func (j *Job) ofGroup() schema.QueryAppender {
+	excludes := j.Spec.Excludes
+	if excludes == nil {
+		excludes = []string{}
+	}
+	return bun.SafeQuery("(includes = ? and excludes = ?)", jsonb{j.Spec.Includes}, jsonb{excludes})
 }
 
 // Settlement is what became of a host's jobs when its agent said hello.
@@ -395,10 +480,23 @@ func (s *Settlement) readStored(ctx context.Context, tx IDB, jobs map[JobID]bool
 
 // FailUnsendable ends a claimed job that can't be put into words for its
 // agent.
-func FailUnsendable(ctx context.Context, db IDB, id JobID, code, why string) error {
-	_, err := db.ExecContext(ctx, "update jobs set state = 'failed', finished_at = now(), error_code = ?, error = ? where id = ? and state = 'sent'", code, why, id)
-	if err != nil {
-		return fmt.Errorf("fail job: %w", err)
-	}
-	return nil
+func FailUnsendable(ctx context.Context, db *DB, id JobID, code, why string) error {
+	return Tx(ctx, db, func(tx IDB) error {
+		j := &Job{}
+		err := tx.NewRaw("update jobs set state = 'failed', finished_at = now(), error_code = ?, error = ? where id = ? and state = 'sent' returning *", code, why, id).Scan(ctx, j)
+		if isNoRows(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("fail job: %w", err)
+		}
+		if j.Kind != KindBackup {
+			return nil
+		}
+		host := &Host{}
+		if err := tx.NewSelect().Model(host).Where("id = ?", j.HostID).Scan(ctx); err != nil {
+			return fmt.Errorf("fail job: %w", err)
+		}
+		return keepOutcome(ctx, tx, host, j, false)
+	})
 }

@@ -103,17 +103,20 @@ func taken(ctx context.Context, tx IDB, host *Host, id JobID) error {
 }
 
 // GiveUpSettling leaves a job lost whose repository can't be asked.
-func GiveUpSettling(ctx context.Context, db IDB, id JobID, why string) error {
-	_, err := db.ExecContext(ctx, "update jobs set settle_after = null where id = ?", id)
-	if err == nil {
-		_, err = db.ExecContext(ctx, `update jobs set state = 'lost', finished_at = now(), error_code = ?, error = ?
-			where id = ? and state in ('sent', 'running')`, CodeJournalLost,
-			"The agent's state directory was replaced or rolled back since this job was sent, and its repository can't be asked what became of it: "+why, id)
-	}
-	if err != nil {
-		return fmt.Errorf("give up settling: %w", err)
-	}
-	return nil
+func GiveUpSettling(ctx context.Context, db *DB, id JobID, why string) error {
+	return Tx(ctx, db, func(tx IDB) error {
+		_, err := tx.ExecContext(ctx, "update jobs set settle_after = null where id = ?", id)
+		var lost []*Job
+		if err == nil {
+			err = tx.NewRaw(`update jobs set state = 'lost', finished_at = now(), error_code = ?, error = ?
+				where id = ? and state in ('sent', 'running') returning *`, CodeJournalLost,
+				"The agent's state directory was replaced or rolled back since this job was sent, and its repository can't be asked what became of it: "+why, id).Scan(ctx, &lost)
+		}
+		if err != nil {
+			return fmt.Errorf("give up settling: %w", err)
+		}
+		return keepLost(ctx, tx, lost)
+	})
 }
 
 // InItsRepository reports whether a job worked in this repository, as far as

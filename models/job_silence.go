@@ -61,9 +61,8 @@ func keepLost(ctx context.Context, tx IDB, ended []*Job) error {
 		if j.State != JobLost || j.Kind != KindBackup {
 			continue
 		}
-		_, err := tx.ExecContext(ctx, "update source_groups set last_job_id = ?, last_state = ?, last_error = ? where id = ?", j.ID, j.State, j.Error, j.SourceGroupID)
-		if err != nil {
-			return fmt.Errorf("end silent jobs: %w", err)
+		if err := keepLast(ctx, tx, j); err != nil {
+			return err
 		}
 	}
 	return nil

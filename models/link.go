@@ -82,23 +82,30 @@ func SaveHello(ctx context.Context, tx IDB, host HostID, generation int64, hello
 	if !hello.SentAt.IsZero() {
 		skew = hello.SentAt.Sub(receivedAt).Milliseconds()
 	}
-	h := &Host{}
+	var saved struct {
+		Host  `bun:",extend"`
+		Moved bool // to another zone
+	}
+	h := &saved.Host
 	err := tx.NewRaw(`update hosts set journal_id = ?, agent_version = ?, restic_version = ?,
 		os = coalesce(nullif(?, ''), os), arch = coalesce(nullif(?, ''), arch),
 		timezone_since = case when timezone = ? then timezone_since else now() end,
 		timezone = ?, timezone_known = ?,
 		clock_skew_ms = ?, link_reason = ?, last_seen_at = now(), heard = `+heardNow+`, link_closed_at = null
-		where id = ? and link_generation = ? returning *`,
+		where id = ? and link_generation = ? returning *, timezone_since = now() as moved`,
 		clip(hello.JournalID), clip(hello.AgentVersion), clip(hello.ResticVersion), clip(hello.OS), clip(hello.Arch),
 		zoneOr(hello.Timezone), zoneOr(hello.Timezone), zoneKnown(hello.Timezone),
-		skew, clip(hello.LinkReason), host, generation).Scan(ctx, h)
+		skew, clip(hello.LinkReason), host, generation).Scan(ctx, &saved)
 	if isNoRows(err) {
 		return nil, ErrSuperseded
 	}
 	if err != nil {
 		return nil, fmt.Errorf("save hello: %w", err)
 	}
-	return h, nil
+	if saved.Moved {
+		err = keepLateness(ctx, tx, host)
+	}
+	return h, err
 }
 
 // ClockMended keeps a smaller difference of an agent's clock than its hello

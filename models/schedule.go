@@ -132,6 +132,9 @@ func DeleteSchedule(ctx context.Context, db *DB, host HostID, id ScheduleID) (ca
 		if _, err := tx.ExecContext(ctx, "delete from schedule_source_groups where schedule_id = ?", id); err != nil {
 			return fmt.Errorf("delete schedule: %w", err)
 		}
+		if err := keepLateness(ctx, tx, host); err != nil {
+			return err
+		}
 		cancelled, err = cancelQueued(ctx, tx, "scheduled_id = ?", id)
 		return err
 	})
@@ -162,14 +165,13 @@ func LeaveSchedule(ctx context.Context, db *DB, host HostID, group GroupID, id S
 			return fmt.Errorf("leave schedule: %w", err)
 		}
 		if n, _ := res.RowsAffected(); n > 0 {
-			cancelled, err = cancelQueued(ctx, tx, "scheduled_id = ?", id)
-			return err
-		}
-		_, err = tx.ExecContext(ctx, "update schedules set effective_at = now() where id = ?", id)
-		if err != nil {
+			if cancelled, err = cancelQueued(ctx, tx, "scheduled_id = ?", id); err != nil {
+				return err
+			}
+		} else if _, err := tx.ExecContext(ctx, "update schedules set effective_at = now() where id = ?", id); err != nil {
 			return fmt.Errorf("leave schedule: %w", err)
 		}
-		return nil
+		return keepLateness(ctx, tx, host)
 	})
 	return cancelled, err
 }
@@ -266,6 +268,8 @@ func PassSchedule(ctx context.Context, db *DB, host HostID, seen int64) (raised 
 	return raised, err
 }
 
+// setScheduleGroups lets a new or changed schedule run these groups, which may
+// move when they, and those it ran before, become late.
 func setScheduleGroups(ctx context.Context, tx IDB, s *Schedule) error {
 	var live []GroupID
 	err := tx.NewRaw("select id from source_groups where id in (?) and host_id = ? and archived_at is null for key share",
@@ -282,7 +286,7 @@ func setScheduleGroups(ctx context.Context, tx IDB, s *Schedule) error {
 			return fmt.Errorf("schedule groups: %w", err)
 		}
 	}
-	return nil
+	return keepLateness(ctx, tx, s.HostID)
 }
 
 // FindSchedule reads a schedule of this host with its groups.

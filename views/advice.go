@@ -163,6 +163,14 @@ var advices = []advice{
 		act: "Edit source group", to: toGroup,
 	},
 	{
+		code: protocol.ErrFarBelowUsual, brief: "far smaller than usual", headline: "The backup is far smaller than the ones before",
+		steps: []step{
+			{text: "See whether a disk is missing or empty on {host}."},
+			{text: "If this is right, ", link: "give the group a minimum", to: toGroup, after: ": then only that counts. Then run it again."},
+		},
+		act: "Edit source group", to: toGroup,
+	},
+	{
 		code: protocol.ErrRefusedByPolicy, brief: "refused by the host", headline: "The agent’s own policy refused",
 		steps: []step{
 			{text: "The policy file belongs to {host}’s root; this server can’t change it. Ask there, or change what is asked for."},

@@ -2,6 +2,7 @@ package views
 
 import (
 	"net/url"
+	"strings"
 	"time"
 
 	"resticfleet/views/ui"
@@ -13,8 +14,10 @@ type Fleet struct {
 	Clock ui.Clock
 	// Total, NeedHand and OfflineCount count the whole fleet, whatever the filter says.
 	Total, NeedHand, OfflineCount int
-	// Attention are the ones that need a hand, worst first.
-	Attention []Attention
+	// Attention are the first of those that need a hand, worst first;
+	// MoreAttention says that there are others.
+	Attention     []Attention
+	MoreAttention bool
 	// Query is what was typed into the filter, Show is "", "hand" or "offline".
 	Query, Show string
 	Hosts       []FleetHost
@@ -39,7 +42,14 @@ type Attention struct {
 	// that posts there: the primary act if Act is empty.
 	Act    ui.Link
 	RunURL string
+	// Active is the backup under way, empty for none, and CancelURL where a
+	// button asks for its end.
+	Active    ui.Link
+	CancelURL string
 }
+
+// about says which group or host a button is about, for those who only hear it.
+func (a Attention) about() string { return strings.TrimSpace(a.HostName + " " + a.GroupName) }
 
 // FleetHost is a row of the table.
 type FleetHost struct {
@@ -91,12 +101,14 @@ func (f Fleet) subheading() string {
 // fields are added by the element that asks.
 func (f Fleet) selfURL() string { return listURL("/", "cursor", f.Cursor) }
 
-// olderURL is the next page's, "" on the last.
-func (f Fleet) olderURL() string {
-	if f.NextCursor == "" {
-		return ""
-	}
-	return listURL("/", "q", f.Query, "show", f.Show, "cursor", f.NextCursor)
+// pageURL is the page of the same list that begins behind cursor, "" for the
+// first.
+func (f Fleet) pageURL(cursor string) string {
+	return listURL("/", "q", f.Query, "show", f.Show, "cursor", cursor)
+}
+
+func (f Fleet) allNeedsText() string {
+	return "See all " + ui.Count(int64(f.NeedHand), "host that needs a hand", "hosts that need a hand")
 }
 
 func (f Fleet) showURL(show string) string { return listURL("/", "q", f.Query, "show", show) }

@@ -48,10 +48,10 @@ func sampleDays(missing int, bad map[int]ui.State) []ui.Day {
 
 func sampleFleet(t *testing.T) Fleet {
 	return Fleet{
-		Clock: sampleClock(t), Total: 14, NeedHand: 3, OfflineCount: 1, CanAddHost: true, NextCursor: "abc",
+		Clock: sampleClock(t), Total: 14, NeedHand: 3, OfflineCount: 1, CanAddHost: true, NextCursor: "abc", MoreAttention: true,
 		Attention: []Attention{
 			{ID: "g1", State: ui.Failed, HostID: "h3", HostName: "web-03", GroupName: "www", Cause: "Wrong repository password. The repository was opened last on 12 Nov; nothing was changed since.", Since: now.Add(-3 * time.Hour), Act: ui.Link{Text: "See what to do", URL: "/jobs/j1"}, RunURL: "/hosts/h3/source-groups/g1/run"},
-			{ID: "g2", State: ui.Late, HostID: "h4", HostName: "db-01", GroupName: "postgres", Cause: "Newest good snapshot is 2 days old, due every day at 02:00 (Europe/Berlin). Host was offline at both times.", Since: now.Add(-52 * time.Hour), RunURL: "/hosts/h4/source-groups/g2/run"},
+			{ID: "g2", State: ui.Late, HostID: "h4", HostName: "db-01", GroupName: "postgres", Cause: "Newest good snapshot is 2 days old, due every day at 02:00 (Europe/Berlin). Host was offline at both times.", Since: now.Add(-52 * time.Hour), Active: ui.Link{Text: "Backing up 63 %", URL: "/jobs/j2"}, CancelURL: "/jobs/j2/cancel"},
 			{ID: "h5", State: ui.Never, HostID: "h5", HostName: "nas-01", Cause: "Enrolled yesterday, repository set up, no source group yet.", Act: ui.Link{Text: "Add source group", URL: "/hosts/h5/source-groups/new"}},
 		},
 		Hosts: []FleetHost{

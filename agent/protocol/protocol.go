@@ -328,6 +328,7 @@ const (
 	ErrInternal         = "agent_error"
 	ErrSnapshotMissing  = "snapshot_missing" // exit 0 without a snapshot id
 	ErrBelowMinimum     = "below_minimum"    // fewer files or bytes than the group asks for
+	ErrFarBelowUsual    = "far_below_usual"  // far fewer files or bytes than the newest good snapshot
 	ErrBackendForbidden = "backend_forbidden"
 )
 

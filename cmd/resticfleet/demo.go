@@ -95,12 +95,16 @@ func (d *demo) stop() error {
 func (d *demo) cancelOpenJobs() {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	hosts, err := models.LoadFleet(ctx, d.server.db)
+	hosts, _, err := models.ListHosts(ctx, d.server.db, "", models.Page{Limit: models.MaxLimit})
 	if err != nil {
 		return
 	}
 	for _, h := range hosts {
-		for _, j := range h.Open {
+		open, err := models.OpenJobs(ctx, d.server.db, h.ID)
+		if err != nil {
+			return
+		}
+		for _, j := range open {
 			_, _ = d.server.jobs.Cancel(ctx, j.ID)
 			_, _ = d.ended(ctx, j.ID)
 		}

@@ -134,6 +134,10 @@ func startServer(ctx context.Context, c serveCommand, log *slog.Logger) (_ *serv
 	if err := models.CheckSealer(ctx, s.db, sealer); err != nil {
 		return nil, err
 	}
+	// Before the first page says who is safe.
+	if err := models.KeepLateness(ctx, s.db, c.ScheduleJitter); err != nil {
+		return nil, err
+	}
 	assets, err := static.New()
 	if err != nil {
 		return nil, err
@@ -150,7 +154,7 @@ func startServer(ctx context.Context, c serveCommand, log *slog.Logger) (_ *serv
 	stops = append(stops, background(live.NewRelay(hub, databaseURL, log).Run))
 	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: sealer, Hints: hub, Log: log, ScheduleJitter: c.ScheduleJitter, ExpireAfter: c.ExpireAfter, LostAfter: c.LostAfter})
 	agents := agentapi.New(agentapi.Config{DB: s.db, Jobs: s.jobs, Hub: hub, Log: log})
-	stops = append(stops, background(agents.Run), background(s.jobs.Listen), background(func(ctx context.Context) { sweep(ctx, s.db, log) }))
+	stops = append(stops, background(agents.Run), background(s.jobs.Listen), background(func(ctx context.Context) { sweep(ctx, s.db, c.ScheduleJitter, log) }))
 
 	router := handlers.New(handlers.Config{
 		DB: s.db, Jobs: s.jobs, Hub: hub, Agents: agents, Assets: assets, Log: log,
@@ -204,13 +208,17 @@ func background(f func(context.Context)) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// sweep forgets what has expired, once an hour.
-func sweep(ctx context.Context, db *models.DB, log *slog.Logger) {
+// sweep forgets what has expired and repairs what an older server beside this
+// one doesn't keep, once an hour.
+func sweep(ctx context.Context, db *models.DB, jitter time.Duration, log *slog.Logger) {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
 	for {
 		if err := models.SweepExpired(ctx, db); err != nil && ctx.Err() == nil {
 			log.WarnContext(ctx, "expired sessions stay until the next sweep", "err", err)
+		}
+		if err := models.KeepLateness(ctx, db, jitter); err != nil && ctx.Err() == nil {
+			log.WarnContext(ctx, "who is late is as old as the sweep before", "err", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -205,6 +205,61 @@ function focusGiven() {
 addEventListener("load", focusGiven);
 addEventListener("htmx:after:swap", focusGiven);
 
+// A list filtered as one types stands at the address of its filter: a reload
+// and the way back find it again.
+addEventListener("htmx:after:swap", (event) => {
+	const form = event.detail.ctx.sourceElement?.closest?.("form[role=search]");
+	if (!form) return;
+	const query = [...new FormData(form)].filter(([, value]) => value);
+	const address = new URL(form.action);
+	address.search = new URLSearchParams(query);
+	history.replaceState(history.state, "", address);
+});
+
+// --- Lists that keep their places ------------------------------------------
+
+// What is under the pointer, or has the focus, must not be moved by somebody
+// else's doing: while either is in one of the page's lists, a live update
+// changes the rows where they are. Those that came or went wait, and the page
+// says so, until the lists are left.
+const hovers = matchMedia("(hover: hover)");
+
+function occupied(page) {
+	return [...page.querySelectorAll("[data-places]")].some((list) =>
+		(hovers.matches && list.matches(":hover")) || list.contains(document.activeElement));
+}
+
+// keepPlaces gives next the rows of list, each as new as next has it, and
+// reports whether that leaves anything out.
+function keepPlaces(list, next) {
+	const fresh = new Map([...next.children].map((row) => [row.id, row]));
+	const rows = [...list.children].map((row) => fresh.get(row.id) ?? row.cloneNode(true));
+	if (rows.length === next.children.length && rows.every((row, i) => row === next.children[i])) return false;
+	next.replaceChildren(...rows);
+	return true;
+}
+
+addEventListener("htmx:before:swap", (event) => {
+	const { ctx, tasks } = event.detail;
+	const page = ctx.sourceElement;
+	if (!page.dataset.live || !occupied(page)) return;
+	const next = tasks[0]?.fragment?.querySelector("[data-live]");
+	for (const list of page.querySelectorAll("[data-places]")) {
+		const other = next?.querySelector(`#${list.id}`);
+		if (other && keepPlaces(list, other)) next.dataset.held = "";
+	}
+});
+
+function letGo() {
+	const page = document.querySelector("[data-held]");
+	if (!page || occupied(page)) return;
+	delete page.dataset.held;
+	htmx.trigger(document.body, page.dataset.live);
+}
+addEventListener("pointerover", letGo, { passive: true });
+document.documentElement.addEventListener("pointerleave", letGo, { passive: true });
+addEventListener("focusout", () => setTimeout(letGo));
+
 // A message in the toast region goes by itself, unless someone is in it.
 const toast = $("toast");
 let toastTimer = 0;

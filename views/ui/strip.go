@@ -32,39 +32,34 @@ func (d Day) sentence() string {
 	return d.Date.Format("Mon 2 Jan") + ": " + what
 }
 
-// bar is where a day stands in the drawing. Heights differ as well as colours,
-// for those who don't see the colours apart.
-type bar struct {
-	class     string
-	x, y, h   string
-	day       Day
-	cut       bool   // a gap in the middle marks a failed day
-	lowY      string // the lower half of a cut bar
-	lowHeight string
+// barStep is how far a day's bar is from the next one's.
+const barStep = 5
+
+func (d Day) fill() string {
+	switch d.State {
+	case Good:
+		return "fill-success"
+	case Warning:
+		return "fill-warning"
+	case Failed:
+		return "fill-error"
+	}
+	return "fill-line"
 }
 
-const (
-	barWidth  = 4
-	barStep   = 5
-	barHeight = 20
-)
-
-func bars(days []Day) []bar {
-	out := make([]bar, 0, len(days))
-	for i, d := range days {
-		b := bar{class: "fill-line", x: strconv.Itoa(i * barStep), y: "12", h: "8", day: d}
-		switch d.State {
-		case Good:
-			b.class, b.y, b.h = "fill-success", "0", "20"
-		case Warning:
-			b.class, b.y, b.h = "fill-warning", "4", "16"
-		case Failed:
-			b.class, b.y, b.h = "fill-error", "0", "8"
-			b.cut, b.lowY, b.lowHeight = true, "11", "9"
-		}
-		out = append(out, b)
+// bar is the outline of a day's bar. Heights differ as well as colours, for
+// those who don't see the colours apart; a gap in the middle marks a failed day.
+func (d Day) bar(x int) string {
+	at := "M" + strconv.Itoa(x)
+	switch d.State {
+	case Good:
+		return at + " 0h4v20h-4z"
+	case Warning:
+		return at + " 4h4v16h-4z"
+	case Failed:
+		return at + " 0h4v8h-4zm0 11h4v9h-4z"
 	}
-	return out
+	return at + " 12h4v8h-4z"
 }
 
 // stripText is the strip for those who can't see it: the counts, then every
