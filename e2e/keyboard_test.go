@@ -1,0 +1,90 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/playwright-community/playwright-go"
+)
+
+// tabTo presses Tab until the element has the focus, as somebody without a
+// mouse does; an element that can't be reached so fails the test.
+func (p *page) tabTo(l playwright.Locator) {
+	p.t.Helper()
+	p.sees(l)
+	const farEnough = 80
+	for range farEnough {
+		if on, err := l.Evaluate("e => e === document.activeElement", nil); err == nil && on == true {
+			return
+		}
+		p.press("Tab")
+	}
+	p.t.Fatalf("at %s: the keyboard doesn't reach %v", p.URL(), l)
+}
+
+func (p *page) press(key string) {
+	p.t.Helper()
+	p.must(p.Keyboard().Press(key))
+}
+
+func (p *page) typeIn(text string) {
+	p.t.Helper()
+	p.must(p.Keyboard().Type(text))
+}
+
+// A source group, a schedule for it and its first backup, without a mouse; the
+// focus stays where the hands are while the page changes under them.
+func TestByKeyboardAlone(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.bind(localRepo(t))
+	source := writeFiles(t, h.dir+"/docs", map[string]string{"a.txt": "a"})
+	p := newPage(t)
+	p.open("/hosts/" + h.id)
+	p.press("Tab")
+	p.must(p.expect.Locator(p.link("Skip to content")).ToBeFocused())
+	p.press("Enter")
+	p.tabTo(p.link("Add source group"))
+	p.press("Enter")
+	p.path("/hosts/" + h.id + "/source-groups/new")
+	p.tabTo(p.field("Name"))
+	p.typeIn("docs")
+	p.tabTo(p.Locator("[name=includes]").First())
+	p.typeIn("docs")
+	p.tabTo(p.button("Add source group"))
+	p.press("Enter") // and the mistake has the focus
+	p.must(p.expect.Locator(p.Locator("[name=includes][aria-invalid=true]")).ToBeFocused())
+	p.press("ControlOrMeta+a")
+	p.typeIn(source)
+	p.tabTo(p.button("Add source group"))
+	p.press("Enter")
+	p.path("/hosts/" + h.id)
+
+	p.tabTo(p.link("Add schedule"))
+	p.press("Enter")
+	p.path("/hosts/" + h.id + "/schedules/new")
+	p.tabTo(p.button("Every day"))
+	p.press("Enter")
+	p.must(p.expect.Locator(p.field("When")).ToBeFocused())
+	p.must(p.expect.Locator(p.field("When")).ToHaveValue("0 2 * * *"))
+	p.tabTo(p.Locator("input[name=source_group_ids]"))
+	p.press("Space")
+	p.tabTo(p.button("Add schedule"))
+	p.press("Enter")
+	p.path("/hosts/" + h.id)
+	p.says(p.Locator("#schedules"), "Every day at 02:00")
+
+	p.mark()
+	run := p.button("Run now docs")
+	p.tabTo(run)
+	p.press("Enter")
+	p.says(p.Locator("#groups"), "Good")
+	p.sees(run)
+	p.must(p.expect.Locator(run).ToBeFocused())
+	p.tabTo(p.Locator("header summary"))
+	p.press("Enter")
+	p.sees(p.button("Log out"))
+	p.press("Escape")
+	p.hidden(p.button("Log out"))
+	p.must(p.expect.Locator(p.Locator("header summary")).ToBeFocused())
+	p.unreloaded()
+}
