@@ -3,6 +3,7 @@ package e2e
 import (
 	"net/http"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/playwright-community/playwright-go"
@@ -116,15 +117,15 @@ func TestTheClickedRowAnswersAtOnce(t *testing.T) {
 			p.note("the post: " + err.Error())
 		}
 	}))
-	p.script(`() => {
-		addEventListener("click", () => { window.clicked = performance.now(); }, true);
-		new MutationObserver(() => { window.answered ??= performance.now(); })
-			.observe(document.querySelector("#groups"), {subtree: true, childList: true, characterData: true});
-	}`)
+	// In the click's own task: however slow the machine, nobody sees the row as
+	// it was. Any limit in milliseconds would measure the machine.
+	p.script(`() => addEventListener("click", () => {
+		setTimeout(() => { window.next = document.querySelector("#groups").textContent; });
+	}, true)`)
 	p.click(p.button("Run now docs"))
 	p.sees(p.button("Asking… docs"))
-	if p.script("answered - clicked > 100") == true {
-		t.Errorf("the row answered after %v ms", p.script("answered - clicked"))
+	if next := p.script("next").(string); !strings.Contains(next, "Asking…") {
+		t.Errorf("after the click the row says %q", next)
 	}
 	close(answer)
 	p.says(p.Locator("#groups"), "Good")
@@ -132,7 +133,8 @@ func TestTheClickedRowAnswersAtOnce(t *testing.T) {
 }
 
 // firstLoad is the limit of what a page may weigh for who comes anew, as it
-// goes over the wire.
+// goes over the wire, until it stands. What it fetches when something changed
+// is no part of that.
 const firstLoad = 45_000
 
 func TestTheFirstLoadIsLight(t *testing.T) {
@@ -142,7 +144,7 @@ func TestTheFirstLoadIsLight(t *testing.T) {
 	for _, path := range []string{"/", "/hosts/" + h.id, "/jobs"} {
 		p.open(path)
 		weight := p.script(`() => performance.getEntriesByType("navigation").concat(performance.getEntriesByType("resource"))
-			.filter(e => !e.name.includes("/events")).reduce((sum, e) => sum + e.encodedBodySize, 0)`)
+			.filter(e => e.initiatorType !== "fetch").reduce((sum, e) => sum + e.encodedBodySize, 0)`)
 		t.Logf("%s: %v bytes", path, weight)
 		if n, _ := weight.(int); n == 0 || n > firstLoad {
 			t.Errorf("%s weighs %v bytes, want at most %d", path, weight, firstLoad)
