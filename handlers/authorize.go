@@ -95,10 +95,21 @@ func (h *Handlers) cookieName(r *http.Request) string {
 }
 
 func (h *Handlers) setSession(c echo.Context, token string, life time.Duration) {
-	c.SetCookie(&http.Cookie{
-		Name: h.cookieName(c.Request()), Value: token, Path: "/", MaxAge: int(life.Seconds()),
-		HttpOnly: true, Secure: h.secure(c.Request()), SameSite: http.SameSiteLaxMode,
-	})
+	h.setCookie(c, &http.Cookie{Name: h.cookieName(c.Request()), Value: token, MaxAge: int(life.Seconds())})
+}
+
+// setCookie sends a cookie that no script can read, and only over https where
+// the site has that. It is for the whole site, also for who comes by a link from
+// another one, unless it says otherwise.
+func (h *Handlers) setCookie(c echo.Context, cookie *http.Cookie) {
+	cookie.HttpOnly, cookie.Secure = true, h.secure(c.Request())
+	if cookie.Path == "" {
+		cookie.Path = "/"
+	}
+	if cookie.SameSite == 0 {
+		cookie.SameSite = http.SameSiteLaxMode
+	}
+	c.SetCookie(cookie)
 }
 
 // nextCookie remembers where a person wanted to go before signing in.
@@ -109,10 +120,7 @@ func (h *Handlers) rememberPage(c echo.Context) {
 	if r.Method != http.MethodGet || r.URL.Path == "/" || r.URL.Path == "/events" {
 		return
 	}
-	c.SetCookie(&http.Cookie{
-		Name: nextCookie, Value: url.QueryEscape(r.URL.RequestURI()), Path: "/", MaxAge: 600,
-		HttpOnly: true, Secure: h.secure(r), SameSite: http.SameSiteLaxMode,
-	})
+	h.setCookie(c, &http.Cookie{Name: nextCookie, Value: url.QueryEscape(r.URL.RequestURI()), MaxAge: 600})
 }
 
 // rememberedPage is where to go after signing in: one of our own paths.
@@ -121,7 +129,7 @@ func (h *Handlers) rememberedPage(c echo.Context) string {
 	if err != nil {
 		return "/"
 	}
-	c.SetCookie(&http.Cookie{Name: nextCookie, Path: "/", MaxAge: -1, HttpOnly: true, Secure: h.secure(c.Request()), SameSite: http.SameSiteLaxMode})
+	h.setCookie(c, &http.Cookie{Name: nextCookie, MaxAge: -1})
 	raw, err := url.QueryUnescape(cookie.Value)
 	if err != nil {
 		return "/"

@@ -43,7 +43,7 @@ func (h *Handlers) hostAndRepository(c echo.Context) (*models.Host, *models.Host
 func danger(host *models.Host, path, crumb string, q views.Confirm) views.Confirm {
 	url := "/hosts/" + host.ID.String()
 	q.Action, q.KeepURL = url+path, url+"/danger"
-	q.Crumbs = []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: host.Name, URL: url}, {Text: "danger zone", URL: q.KeepURL}, {Text: crumb}}
+	q.Crumbs = views.HostCrumbs(host.ID.String(), host.Name, ui.Crumb{Text: "danger zone", URL: q.KeepURL}, ui.Crumb{Text: crumb})
 	return q
 }
 

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"net/http"
 	"strconv"
 	"strings"
@@ -63,9 +62,8 @@ func (h *Handlers) makeLine(c echo.Context, host *models.Host) error {
 }
 
 func (h *Handlers) keepLine(c echo.Context, host models.HostID, token string, life time.Duration) {
-	c.SetCookie(&http.Cookie{
-		Name: lineCookie, Value: token, Path: "/hosts/" + host.String(), MaxAge: int(life.Seconds()),
-		HttpOnly: true, Secure: h.secure(c.Request()), SameSite: http.SameSiteStrictMode,
+	h.setCookie(c, &http.Cookie{
+		Name: lineCookie, Value: token, Path: "/hosts/" + host.String(), MaxAge: int(life.Seconds()), SameSite: http.SameSiteStrictMode,
 	})
 }
 
@@ -130,28 +128,8 @@ func (h *Handlers) loadEnrolment(c echo.Context) (views.Enrolment, error) {
 	if err != nil && models.CodeOf(err) != models.ENotFound {
 		return v, err
 	}
-	if v.Repository, err = h.presentRepository(c, host, repo); err != nil {
-		return v, err
-	}
-	v.RepositoryChanged, err = h.changedSince(ctx, repo, v.Repository)
+	v.Repository, err = h.presentRepository(c, host, repo)
 	return v, err
-}
-
-// changedSince reports whether a repository was saved after its newest init
-// had ended: what that says of it may be mended.
-func (h *Handlers) changedSince(ctx context.Context, repo *models.HostRepository, shown *views.Repository) (bool, error) {
-	if shown == nil || shown.JobID == "" {
-		return false, nil
-	}
-	id, err := models.ParseID[models.JobID](shown.JobID)
-	if err != nil {
-		return false, err
-	}
-	job, err := models.FindJob(ctx, h.DB, id)
-	if err != nil {
-		return false, err
-	}
-	return job.FinishedAt != nil && repo.BoundAt.After(*job.FinishedAt), nil
 }
 
 // lineOf is the line that this browser has made for the host.

@@ -15,14 +15,7 @@ const saidCookie = "said"
 
 // say has the next page tell what came of this form.
 func (h *Handlers) say(c echo.Context, title, text string) {
-	h.setSaid(c, url.QueryEscape(title+"\n"+text), 60)
-}
-
-func (h *Handlers) setSaid(c echo.Context, value string, seconds int) {
-	c.SetCookie(&http.Cookie{
-		Name: saidCookie, Value: value, Path: "/", MaxAge: seconds,
-		HttpOnly: true, Secure: h.secure(c.Request()), SameSite: http.SameSiteLaxMode,
-	})
+	h.setCookie(c, &http.Cookie{Name: saidCookie, Value: url.QueryEscape(title + "\n" + text), MaxAge: 60})
 }
 
 // said is what the form before has to say, once; nil for nothing.
@@ -31,7 +24,7 @@ func (h *Handlers) said(c echo.Context) *ui.Banner {
 	if err != nil {
 		return nil
 	}
-	h.setSaid(c, "", -1)
+	h.setCookie(c, &http.Cookie{Name: saidCookie, MaxAge: -1})
 	all, err := url.QueryUnescape(cookie.Value)
 	if err != nil {
 		return nil

@@ -75,7 +75,7 @@ func (h *Handlers) loadFleet(c echo.Context) (views.Fleet, error) {
 func presentFleetHost(h *models.FleetHost, runs nextRuns, now time.Time) views.FleetHost {
 	row := views.FleetHost{
 		ID: h.ID.String(), Name: h.Name, About: about(&h.Host, now), Groups: h.Groups, NewestGood: timeOf(h.OldestGood),
-		NextRun: runs.of(h, now), Days: fleetStrip(h, now),
+		NextRun: runs.of(h, now), Days: strip(&h.Host, h.Strip, now),
 	}
 	row.State, row.StateText = fleetState(h, now)
 	return row
@@ -150,21 +150,4 @@ func (r nextRuns) of(h *models.FleetHost, now time.Time) time.Time {
 		}
 	}
 	return next
-}
-
-// fleetStrip is what became of a host on each of its last days.
-func fleetStrip(h *models.FleetHost, now time.Time) []ui.Day {
-	local := now.In(h.Location())
-	today := time.Date(local.Year(), local.Month(), local.Day(), 0, 0, 0, 0, time.UTC)
-	first := today.Unix()/86400 - stripDays + 1
-	days := make([]ui.Day, stripDays)
-	for i := range days {
-		days[i].Date = today.AddDate(0, 0, i-stripDays+1)
-	}
-	for _, d := range h.Strip {
-		if i := d.Day - first; i >= 0 && i < stripDays {
-			days[i].State, days[i].Text = dayOutcome(d.Good, d.Warning, d.Failed)
-		}
-	}
-	return days
 }

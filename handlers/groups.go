@@ -244,7 +244,7 @@ func (h *Handlers) askDeleteGroup(c echo.Context, host *models.Host, g *models.G
 	}
 	url := "/hosts/" + host.ID.String()
 	groupURL := url + "/source-groups/" + g.ID.String()
-	crumbs := []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: host.Name, URL: url}, {Text: g.Name, URL: groupURL}, {Text: "delete"}}
+	crumbs := views.HostCrumbs(host.ID.String(), host.Name, ui.Crumb{Text: g.Name, URL: groupURL}, ui.Crumb{Text: "delete"})
 	var rows []views.RemoveRow
 	for _, s := range state.Schedules {
 		if slices.Contains(s.GroupIDs, g.ID) {

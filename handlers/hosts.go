@@ -51,7 +51,7 @@ func (h *Handlers) loadHost(c echo.Context, id models.HostID) (views.Host, error
 	for i, g := range host.Groups {
 		groups[i] = g.ID
 	}
-	days, err := models.ListDays(ctx, h.DB, groups, time.Now().AddDate(0, 0, -stripDays))
+	days, err := models.ListDays(ctx, h.DB, groups, time.Now().AddDate(0, 0, -models.FleetStripDays))
 	if err != nil {
 		return views.Host{}, err
 	}
@@ -89,7 +89,9 @@ func (h *Handlers) presentRepository(c echo.Context, host *models.HostState, rep
 	if err != nil || len(inits) == 0 || inits[0].RepositoryURL != repo.URL {
 		return v, err
 	}
-	v.JobID, v.State, v.Cause = inits[0].ID.String(), views.JobState(string(inits[0].State)), inits[0].Error
+	init := inits[0]
+	v.JobID, v.State, v.Cause = init.ID.String(), views.JobState(string(init.State)), init.Error
+	v.Changed = init.FinishedAt != nil && repo.BoundAt.After(*init.FinishedAt)
 	return v, nil
 }
 

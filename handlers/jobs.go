@@ -15,6 +15,14 @@ import (
 // shownLines is how much of a log's end a page shows; the rest is a download.
 const shownLines = 500
 
+func (h *Handlers) jobOf(c echo.Context) (*models.Job, error) {
+	id, err := models.ParseID[models.JobID](c.Param("id"))
+	if err != nil {
+		return nil, err
+	}
+	return models.FindJob(c.Request().Context(), h.DB, id)
+}
+
 func (h *Handlers) job(c echo.Context) error {
 	id, err := models.ParseID[models.JobID](c.Param("id"))
 	if err != nil {
@@ -84,11 +92,7 @@ func (h *Handlers) cancelJob(c echo.Context) error {
 // leads to the new job. What is done in the danger zone is asked for there.
 func (h *Handlers) runJobAgain(c echo.Context) error {
 	ctx := c.Request().Context()
-	id, err := models.ParseID[models.JobID](c.Param("id"))
-	if err != nil {
-		return err
-	}
-	job, err := models.FindJob(ctx, h.DB, id)
+	job, err := h.jobOf(c)
 	if err != nil {
 		return err
 	}
@@ -105,11 +109,7 @@ func (h *Handlers) runJobAgain(c echo.Context) error {
 // jobLog is the whole log as a file: when, how grave, what.
 func (h *Handlers) jobLog(c echo.Context) error {
 	ctx := c.Request().Context()
-	id, err := models.ParseID[models.JobID](c.Param("id"))
-	if err != nil {
-		return err
-	}
-	job, err := models.FindJob(ctx, h.DB, id)
+	job, err := h.jobOf(c)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (h *Handlers) jobLog(c echo.Context) error {
 	head.Set("Content-Type", "text/plain; charset=utf-8")
 	head.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": logName(job)}))
 	for after := int64(0); ; {
-		lines, err := models.ListLog(ctx, h.DB, id, after, logChunk)
+		lines, err := models.ListLog(ctx, h.DB, job.ID, after, logChunk)
 		if err != nil && c.Response().Committed {
 			panic(http.ErrAbortHandler) // only a broken answer can still say that lines are missing
 		}

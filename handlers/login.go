@@ -3,6 +3,7 @@ package handlers
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -27,9 +28,7 @@ func (h *Handlers) loginPage(c echo.Context) error {
 func (h *Handlers) login(c echo.Context) error {
 	name, password := c.FormValue("username"), c.FormValue("password")
 	form := views.Login{Username: name}
-	if wait := h.throttle.begin(c.RealIP(), name); wait > 0 {
-		form.Error = tooManyTries(wait)
-		c.Response().Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
+	if form.Error = h.tooManyTries(c, name); form.Error != "" {
 		return render(c, http.StatusTooManyRequests, views.LoginPage(h.page(c, "Log in", ""), form))
 	}
 	ctx := c.Request().Context()
@@ -46,8 +45,16 @@ func (h *Handlers) login(c echo.Context) error {
 	return h.signIn(c, user)
 }
 
-func tooManyTries(wait time.Duration) string {
-	return fmt.Sprintf("Too many tries. Wait %d seconds, then try again.", int(wait.Seconds())+1)
+// tooManyTries counts one try to tell this user's password, and is "" or what
+// to say to who has to wait.
+func (h *Handlers) tooManyTries(c echo.Context, name string) string {
+	wait := h.throttle.begin(c.RealIP(), name)
+	if wait <= 0 {
+		return ""
+	}
+	seconds := int(wait.Seconds()) + 1
+	c.Response().Header().Set("Retry-After", strconv.Itoa(seconds))
+	return fmt.Sprintf("Too many tries. Wait %d seconds, then try again.", seconds)
 }
 
 func (h *Handlers) signIn(c echo.Context, user *models.User) error {
@@ -57,7 +64,7 @@ func (h *Handlers) signIn(c echo.Context, user *models.User) error {
 			return err
 		}
 	}
-	token, err := models.StartSession(ctx, h.DB, user.ID, c.RealIP(), models.CleanText(c.Request().UserAgent(), 300))
+	token, err := models.StartSession(ctx, h.DB, user.ID, c.RealIP(), c.Request().UserAgent())
 	if err != nil {
 		return err
 	}

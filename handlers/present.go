@@ -11,9 +11,6 @@ import (
 	"resticfleet/views/ui"
 )
 
-// stripDays is how many days a status strip shows.
-const stripDays = 30
-
 // pageClock shows times in a zone; nil is the server's, where it has a name.
 func pageClock(zone *time.Location) ui.Clock {
 	if zone == nil {
@@ -32,35 +29,25 @@ func timeOf(t *time.Time) time.Time {
 	return *t
 }
 
-func stripsByGroup(days []models.DayOutcome) map[models.GroupID]map[string]models.DayOutcome {
-	out := map[models.GroupID]map[string]models.DayOutcome{}
-	for _, d := range days {
-		if out[d.SourceGroupID] == nil {
-			out[d.SourceGroupID] = map[string]models.DayOutcome{}
-		}
-		out[d.SourceGroupID][d.Day.Format(time.DateOnly)] = d
-	}
-	return out
-}
-
-// stripOf is what became of the groups on each of the last days of their host.
-func stripOf(strips map[models.GroupID]map[string]models.DayOutcome, h *models.HostState, now time.Time, groups ...*models.Group) []ui.Day {
-	today := now.In(h.Location())
-	days := make([]ui.Day, stripDays)
+// strip is what became of backups on each of the last days of a host.
+func strip(h *models.Host, outcomes []models.FleetDay, now time.Time) []ui.Day {
+	local := now.In(h.Location())
+	today := time.Date(local.Year(), local.Month(), local.Day(), 0, 0, 0, 0, time.UTC)
+	first := dayNumber(today) - models.FleetStripDays + 1
+	days := make([]ui.Day, models.FleetStripDays)
 	for i := range days {
-		date := time.Date(today.Year(), today.Month(), today.Day()-stripDays+1+i, 0, 0, 0, 0, time.UTC)
-		var sum models.DayOutcome
-		for _, g := range groups {
-			d := strips[g.ID][date.Format(time.DateOnly)]
-			sum.Good += d.Good
-			sum.Warning += d.Warning
-			sum.Failed += d.Failed
+		days[i].Date = today.AddDate(0, 0, i-models.FleetStripDays+1)
+	}
+	for _, d := range outcomes {
+		if i := d.Day - first; i >= 0 && i < models.FleetStripDays {
+			days[i].State, days[i].Text = dayOutcome(d.Good, d.Warning, d.Failed)
 		}
-		days[i].Date = date
-		days[i].State, days[i].Text = dayOutcome(sum.Good, sum.Warning, sum.Failed)
 	}
 	return days
 }
+
+// dayNumber counts days from 1 January 1970.
+func dayNumber(midnight time.Time) int64 { return midnight.Unix() / 86400 }
 
 // dayOutcome is a day's worst outcome and all of them in words.
 func dayOutcome(good, warning, failed int) (ui.State, string) {
@@ -106,11 +93,14 @@ func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models
 	if h.LastSeenAt != nil && h.AppliedScheduleVersion != h.ScheduleVersion {
 		v.ScheduleLag = &views.ScheduleLag{Current: h.ScheduleVersion, Applied: h.AppliedScheduleVersion}
 	}
-	strips := stripsByGroup(days)
+	outcomes := map[models.GroupID][]models.FleetDay{}
+	for _, d := range days {
+		outcomes[d.SourceGroupID] = append(outcomes[d.SourceGroupID], models.FleetDay{Day: dayNumber(d.Day), Good: d.Good, Warning: d.Warning, Failed: d.Failed})
+	}
 	names := map[models.GroupID]string{}
 	for _, g := range h.Groups {
 		names[g.ID] = g.Name
-		v.Groups = append(v.Groups, presentGroup(h, g, stripOf(strips, h, clock.Now, g), clock.Now))
+		v.Groups = append(v.Groups, presentGroup(h, g, strip(h.Host, outcomes[g.ID], clock.Now), clock.Now))
 	}
 	for _, s := range h.Schedules {
 		row := views.Schedule{ID: s.ID.String(), Cron: s.Cron, Enabled: s.Enabled, Words: words(s.Cron)}
@@ -138,10 +128,10 @@ func words(cron string) string {
 	return spec.Describe()
 }
 
-func presentGroup(h *models.HostState, g *models.Group, strip []ui.Day, now time.Time) views.Group {
+func presentGroup(h *models.HostState, g *models.Group, days []ui.Day, now time.Time) views.Group {
 	v := views.Group{
 		ID: g.ID.String(), Name: g.Name, Tag: g.Tag, Includes: g.Includes, ExcludeCount: len(g.Excludes),
-		State: ui.State(g.Health), NewestGood: timeOf(g.GoodAt), SizeBytes: g.GoodBytes, Days: strip, Percent: -1,
+		State: ui.State(g.Health), NewestGood: timeOf(g.GoodAt), SizeBytes: g.GoodBytes, Days: days, Percent: -1,
 	}
 	j := h.Active(g.ID)
 	if j == nil {

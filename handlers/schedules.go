@@ -139,7 +139,7 @@ func (h *Handlers) confirmDeleteSchedule(c echo.Context) error {
 		Heading: "Delete “" + name + "”?", Lost: "Its source groups no longer run by this schedule.",
 		Stays: "The source groups and their snapshots stay.", Action: url + "/schedules/" + s.ID.String() + "/delete",
 		Act: "Delete the schedule", Keep: "Keep the schedule", KeepURL: url,
-		Crumbs: []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: host.Name, URL: url}, {Text: "delete schedule"}},
+		Crumbs: views.HostCrumbs(host.ID.String(), host.Name, ui.Crumb{Text: "delete schedule"}),
 	})
 }
 

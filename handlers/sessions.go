@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"fmt"
 	"net/http"
 
 	"github.com/labstack/echo/v4"
@@ -21,15 +20,14 @@ func (h *Handlers) renderPassword(c echo.Context, status int, form views.Passwor
 // changePassword asks for the old one as the login does, with the same
 // patience: a browser left open must not be a way to guess it.
 func (h *Handlers) changePassword(c echo.Context) error {
-	id, password := who(c), c.FormValue("password")
-	if password != c.FormValue("password_again") {
-		return h.renderPassword(c, http.StatusUnprocessableEntity, views.PasswordForm{Errors: views.Errors{"password_again": notTheSame}})
+	id := who(c)
+	if errs, bad := fieldErrors(sameTwice(c)); bad {
+		return h.renderPassword(c, http.StatusUnprocessableEntity, views.PasswordForm{Errors: errs})
 	}
-	if wait := h.throttle.begin(c.RealIP(), id.Name); wait > 0 {
-		c.Response().Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())+1))
-		return h.renderPassword(c, http.StatusTooManyRequests, views.PasswordForm{Errors: views.Errors{"": tooManyTries(wait)}})
+	if tooMany := h.tooManyTries(c, id.Name); tooMany != "" {
+		return h.renderPassword(c, http.StatusTooManyRequests, views.PasswordForm{Errors: views.Errors{"": tooMany}})
 	}
-	token, err := models.ChangePassword(c.Request().Context(), h.DB, id, c.FormValue("current"), password)
+	token, err := models.ChangePassword(c.Request().Context(), h.DB, id, c.FormValue("current"), c.FormValue("password"))
 	errs, bad := fieldErrors(err)
 	if errs["current"] == "" {
 		h.throttle.forgive(c.RealIP(), id.Name)

@@ -59,12 +59,10 @@ func (h *Handlers) addUser(c echo.Context) error {
 	return done(c, "/settings/users")
 }
 
-const notTheSame = "Is not the same as the password above: type both again."
-
 // sameTwice checks that a new password was typed twice alike.
 func sameTwice(c echo.Context) error {
 	if c.FormValue("password") != c.FormValue("password_again") {
-		return models.Invalid("password_again", "%s", notTheSame)
+		return models.Invalid("password_again", "is not the same as the password above: type both again")
 	}
 	return nil
 }

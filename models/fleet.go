@@ -13,8 +13,10 @@ import (
 // hosts. They read columns that are kept as things happen, and of the jobs only
 // those under way and the last ones of groups that need a hand.
 
-// What a host h is, in SQL, as Host.Online and Host.Cloned say it in Go.
+// What a host h is, in SQL, as Host.Online and Host.Cloned say it in Go. One
+// that is linked can take a job now.
 var (
+	hostLinked = bun.SafeQuery("coalesce(h.link_closed_at is null and h.last_seen_at > now() - ?::interval, false)", interval(OnlineFor))
 	hostOnline = bun.SafeQuery("coalesce(h.last_seen_at > now() - ?::interval and (h.link_closed_at is null or h.last_seen_at > h.link_closed_at), false)", interval(OnlineFor))
 	hostCloned = bun.SafeQuery("coalesce(h.cloned_at > now() - ?::interval, false)", interval(clonedFor))
 )

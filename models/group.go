@@ -236,9 +236,9 @@ func UpdateGroup(ctx context.Context, db *DB, host HostID, id GroupID, f GroupFi
 			return err
 		}
 		// What other folders held says nothing of these.
-		same := bun.SafeQuery("(case when includes = ? and excludes = ? then 1 else 0 end)", jsonb{g.Includes}, jsonb{g.Excludes})
+		same := asksFor(g.Includes, g.Excludes)
 		_, err = tx.NewUpdate().Model(g).Column("name", "tag", "includes", "excludes", "retention", "min_files", "min_bytes").
-			Set("usual_files = usual_files * ?, usual_bytes = usual_bytes * ?", same, same).WherePK().Exec(ctx)
+			Set("usual_files = case when ? then usual_files else 0 end, usual_bytes = case when ? then usual_bytes else 0 end", same, same).WherePK().Exec(ctx)
 		if err != nil {
 			return groupError(err, g)
 		}
@@ -290,15 +290,11 @@ func groupError(err error, g *Group) error {
 
 // FindGroup reads a live group of this host.
 func FindGroup(ctx context.Context, db IDB, host HostID, id GroupID) (*Group, error) {
-	g := &Group{}
-	err := db.NewSelect().Model(g).Where("id = ? and host_id = ? and archived_at is null", id, host).Scan(ctx)
-	if isNoRows(err) {
+	g, err := FindAnyGroup(ctx, db, host, id)
+	if err == nil && g.ArchivedAt != nil {
 		return nil, NotFound("source group", id.String())
 	}
-	if err != nil {
-		return nil, fmt.Errorf("find source group: %w", err)
-	}
-	return g, nil
+	return g, err
 }
 
 // FindAnyGroup reads a group, deleted or not: its snapshots and its jobs stay.

@@ -183,15 +183,11 @@ func UpdateHost(ctx context.Context, db IDB, id HostID, f HostFields) (*Host, er
 
 // FindHost reads a host that is not deleted.
 func FindHost(ctx context.Context, db IDB, id HostID) (*Host, error) {
-	h := &Host{}
-	err := db.NewSelect().Model(h).Where("id = ? and archived_at is null", id).Scan(ctx)
-	if isNoRows(err) {
+	h, err := FindAnyHost(ctx, db, id)
+	if err == nil && h.ArchivedAt != nil {
 		return nil, NotFound("host", id.String())
 	}
-	if err != nil {
-		return nil, fmt.Errorf("find host: %w", err)
-	}
-	return h, nil
+	return h, err
 }
 
 // FindAnyHost reads a host, deleted or not: what is left of one is the history

@@ -102,10 +102,10 @@ func mayLeave(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job
 		) or (not ? and exists (
 			select from jobs w join hosts h on h.id = w.host_id
 			where w.state = 'queued' and w.repository_id = ? and w.id < ? and w.kind in ('init', 'prune', 'check', 'forget')
-				and h.link_closed_at is null and h.last_seen_at > now() - ?::interval
+				and ?
 		))`,
 		gate(repo.RepositoryID, h.No, j.Kind), repo.RepositoryID, j.ID, j.Kind.exclusive(), h.ID,
-		j.Kind.exclusive(), repo.RepositoryID, j.ID, interval(OnlineFor)).Scan(&blocked)
+		j.Kind.exclusive(), repo.RepositoryID, j.ID, hostLinked).Scan(&blocked)
 	if err != nil {
 		return false, fmt.Errorf("claim: %w", err)
 	}
@@ -157,8 +157,7 @@ func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after t
 		}
 		err := tx.NewRaw(`update jobs set offered_at = now(), claim_generation = ?,
 				claim_instance = case when claim_instance = (select agent_instance from hosts where id = host_id) then claim_instance else '' end
-			where host_id = ? and (settle_after <= now()
-					or (settle_after is null and state = 'sent' and accepted_at is null and (offer_after <= now() or offer_after is null)))
+			where host_id = ? and (settle_after <= now() or `+toOffer+`)
 				and (claim_generation <> ? or offered_at < now() - ?::interval)
 			returning *`, generation, host, generation, interval(after)).Scan(ctx, &jobs)
 		if err != nil {
@@ -179,6 +178,10 @@ func CancelsFor(ctx context.Context, db IDB, host HostID) ([]JobID, error) {
 	return ids, nil
 }
 
+// toOffer is SQL for a job that waits for its agent's acceptance and is not left
+// to another one, or to be settled.
+const toOffer = "(settle_after is null and state = 'sent' and accepted_at is null and (offer_after <= now() or offer_after is null))"
+
 // HostsWithWork returns those of the given hosts that have something to be
 // sent: the slow look that stands behind every hint.
 func HostsWithWork(ctx context.Context, db IDB, linked []HostID) ([]HostID, error) {
@@ -186,8 +189,7 @@ func HostsWithWork(ctx context.Context, db IDB, linked []HostID) ([]HostID, erro
 	if len(linked) == 0 {
 		return nil, nil
 	}
-	err := db.NewRaw(`select host_id from jobs where host_id in (?) and (state = 'queued'
-			or (state = 'sent' and accepted_at is null and settle_after is null and (offer_after <= now() or offer_after is null)) or (state in ('sent', 'running') and cancel_requested_at is not null))
+	err := db.NewRaw(`select host_id from jobs where host_id in (?) and (state = 'queued' or `+toOffer+` or (state in ('sent', 'running') and cancel_requested_at is not null))
 		union
 		select host_id from jobs where host_id in (?) and settle_after <= now()
 		union

@@ -366,12 +366,14 @@ func keepGood(ctx context.Context, tx IDB, j *Job) error {
 
 // ofGroup is SQL that tells whether the group still asks for what the job
 // backed up.
-func (j *Job) ofGroup() schema.QueryAppender {
-	excludes := j.Spec.Excludes
+func (j *Job) ofGroup() schema.QueryAppender { return asksFor(j.Spec.Includes, j.Spec.Excludes) }
+
+// asksFor is SQL that tells whether a group's row has these sources.
+func asksFor(includes, excludes []string) schema.QueryAppender {
 	if excludes == nil {
 		excludes = []string{}
 	}
-	return bun.SafeQuery("(includes = ? and excludes = ?)", jsonb{j.Spec.Includes}, jsonb{excludes})
+	return bun.SafeQuery("(includes = ? and excludes = ?)", jsonb{includes}, jsonb{excludes})
 }
 
 // Settlement is what became of a host's jobs when its agent said hello.
@@ -493,9 +495,9 @@ func FailUnsendable(ctx context.Context, db *DB, id JobID, code, why string) err
 		if j.Kind != KindBackup {
 			return nil
 		}
-		host := &Host{}
-		if err := tx.NewSelect().Model(host).Where("id = ?", j.HostID).Scan(ctx); err != nil {
-			return fmt.Errorf("fail job: %w", err)
+		host, err := FindAnyHost(ctx, tx, j.HostID)
+		if err != nil {
+			return err
 		}
 		return keepOutcome(ctx, tx, host, j, false)
 	})

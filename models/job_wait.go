@@ -59,9 +59,9 @@ func openBeside(ctx context.Context, db IDB, hosts []HostID) ([]*openJob, error)
 			o as (select id from jobs where state in ('queued', 'sent', 'running') and host_id in (?0)
 				union select id from jobs where state in ('queued', 'sent', 'running') and repository_id in (select repository_id from r))
 		select j.id, j.host_id, j.kind, j.state, j.source_group_name, j.repository_id, h.name as host_name, coalesce(r.repository_id, 0) as repository,
-			coalesce(h.link_closed_at is null and h.last_seen_at > now() - ?1::interval, false) as there
+			?1 as there
 		from o join jobs j on j.id = o.id join hosts h on h.id = j.host_id left join r on r.host_id = j.host_id
-		order by j.id limit 5000`, bun.List(hosts), interval(OnlineFor)).Scan(ctx, &open)
+		order by j.id limit 5000`, bun.List(hosts), hostLinked).Scan(ctx, &open)
 	if err != nil {
 		return nil, fmt.Errorf("what jobs wait for: %w", err)
 	}

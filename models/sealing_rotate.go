@@ -159,10 +159,11 @@ func retireKeys(path string, current keyName) error {
 	if keep == "" || len(old) == 0 {
 		return nil
 	}
-	if err := addOldKeys(OldKeys(path), old); err != nil {
-		return fmt.Errorf("everything is sealed anew; %s keeps the old key until you take its line out: %w", path, err)
+	err = addOldKeys(OldKeys(path), old)
+	if err == nil {
+		err = replaceKeyFile(path, keep+"\n")
 	}
-	if err := replaceKeyFile(path, keep+"\n"); err != nil {
+	if err != nil {
 		return fmt.Errorf("everything is sealed anew; %s keeps the old key until you take its line out: %w", path, err)
 	}
 	return nil

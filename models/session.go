@@ -37,11 +37,8 @@ type Session struct {
 // keeps. Nothing of an earlier session is taken over.
 func StartSession(ctx context.Context, db IDB, user UserID, address, userAgent string) (string, error) {
 	token, hash := NewToken("")
-	if len(userAgent) > 300 {
-		userAgent = userAgent[:300]
-	}
 	_, err := db.ExecContext(ctx, `insert into sessions (id, token_hash, user_id, expires_at, address, user_agent)
-		values (?, ?, ?, now() + ?::interval, ?, ?)`, NewID[SessionID](), hash, user, interval(SessionLife), address, userAgent)
+		values (?, ?, ?, now() + ?::interval, ?, ?)`, NewID[SessionID](), hash, user, interval(SessionLife), address, CleanText(userAgent, 300))
 	if err != nil {
 		return "", fmt.Errorf("start session: %w", err)
 	}

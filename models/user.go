@@ -61,7 +61,11 @@ var argonParams = &argon2id.Params{Memory: 64 * 1024, Iterations: 2, Parallelism
 func hashPassword(password string) (string, error) {
 	hashing <- struct{}{}
 	defer func() { <-hashing }()
-	return argon2id.CreateHash(password, argonParams)
+	hash, err := argon2id.CreateHash(password, argonParams)
+	if err != nil {
+		return "", fmt.Errorf("hash password: %w", err)
+	}
+	return hash, nil
 }
 
 func passwordMatches(password, hash string) bool {
@@ -92,7 +96,7 @@ func AddUser(ctx context.Context, db IDB, name, password string, role Role) (*Us
 	}
 	hash, err := hashPassword(password)
 	if err != nil {
-		return nil, fmt.Errorf("hash password: %w", err)
+		return nil, err
 	}
 	u := &User{ID: NewID[UserID](), Name: name, Role: role, PasswordHash: hash}
 	if _, err := db.NewInsert().Model(u).Returning("created_at").Exec(ctx); err != nil {
@@ -220,7 +224,7 @@ func ResetPassword(ctx context.Context, db *DB, id UserID, password string) erro
 	}
 	hash, err := hashPassword(password)
 	if err != nil {
-		return fmt.Errorf("hash password: %w", err)
+		return err
 	}
 	return Tx(ctx, db, func(tx IDB) error {
 		if err := updateUser(ctx, tx, "update users set password_hash = ? where id = ?", hash, id); err != nil {
@@ -248,7 +252,7 @@ func ChangePassword(ctx context.Context, db *DB, who *Identity, current, passwor
 	}
 	hash, err := hashPassword(password)
 	if err != nil {
-		return "", fmt.Errorf("hash password: %w", err)
+		return "", err
 	}
 	token, tokenHash := NewToken("")
 	err = Tx(ctx, db, func(tx IDB) error {

@@ -60,11 +60,8 @@ func (a Audit) subjectChoices() []Choice {
 }
 
 func (a Audit) olderURL() string {
-	if a.NextCursor == "" {
-		return ""
-	}
 	f := a.Filter
-	return listURL("/settings/audit", "actors", f.Actors, "who", f.Who, "what", f.Subject, "from", f.From, "until", f.Until, "outcome", f.Outcome, "cursor", a.NextCursor)
+	return olderURL(a.NextCursor, "/settings/audit", "actors", f.Actors, "who", f.Who, "what", f.Subject, "from", f.From, "until", f.Until, "outcome", f.Outcome)
 }
 
 func (a Audit) empty() string {

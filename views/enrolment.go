@@ -29,8 +29,6 @@ type Enrolment struct {
 	Line
 
 	Repository *Repository
-	// RepositoryChanged: it was saved anew since its init failed.
-	RepositoryChanged bool
 	// RepositoryForm is the form to show in the second step, nil for none, and
 	// GroupForm the one of the third.
 	RepositoryForm *RepositoryForm
@@ -100,7 +98,7 @@ func (e Enrolment) Next() int {
 
 // Retry reports whether the second step wants another try rather than a form.
 func (e Enrolment) Retry() bool {
-	return e.Repository != nil && e.Repository.stuck() && e.RepositoryChanged
+	return e.Repository != nil && e.Repository.stuck() && e.Repository.Changed
 }
 
 // EnrolURL is the page of a host's setup.
@@ -187,18 +185,12 @@ func (e Enrolment) number(step int) string {
 
 // act is the class of a step's button: the primary one where it is the next.
 func (e Enrolment) act(step int) string {
-	if e.Next() == step {
-		return ui.ButtonPrimary
-	}
-	return ui.ButtonQuiet
+	return rank(e.Next() == step)
 }
 
 // retryClass: beside an open form, saving that is the primary act.
 func (e Enrolment) retryClass() string {
-	if e.RepositoryForm != nil {
-		return ui.ButtonQuiet
-	}
-	return e.act(StepRepository)
+	return rank(e.RepositoryForm == nil && e.Next() == StepRepository)
 }
 
 func (e Enrolment) repositoryReady() bool {

@@ -126,3 +126,11 @@ func listURL(path string, pairs ...string) string {
 	}
 	return path + "?" + q.Encode()
 }
+
+// olderURL is listURL for the page that begins at next; "" where there is none.
+func olderURL(next, path string, pairs ...string) string {
+	if next == "" {
+		return ""
+	}
+	return listURL(path, append(pairs, "cursor", next)...)
+}

@@ -251,12 +251,15 @@ func (f ScheduleForm) unscheduled() string {
 	case 1:
 		return names[0] + " has no schedule yet."
 	}
-	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1] + " have no schedule yet."
+	return enumerate(names, "and") + " have no schedule yet."
 }
 
-func hostCrumbs(id, name, here string) []ui.Crumb {
-	return []ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: name, URL: "/hosts/" + id}, {Text: here}}
+// HostCrumbs lead back up to a host.
+func HostCrumbs(id, name string, rest ...ui.Crumb) []ui.Crumb {
+	return append([]ui.Crumb{{Text: "Fleet", URL: "/"}, {Text: name, URL: "/hosts/" + id}}, rest...)
 }
+
+func hostCrumbs(id, name, here string) []ui.Crumb { return HostCrumbs(id, name, ui.Crumb{Text: here}) }
 
 func (f GroupForm) crumb() string {
 	if f.ID == "" {

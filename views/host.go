@@ -60,6 +60,9 @@ type Repository struct {
 	State ui.State
 	Cause string
 	JobID string
+	// Changed: it was saved anew after that job had ended, so that what it says
+	// may be mended.
+	Changed bool
 }
 
 // Group is a row of the host's source groups.

@@ -94,12 +94,7 @@ var roles = []string{"viewer", "operator", "admin"}
 
 func (s Sessions) others() bool { return len(s.Rows) > 1 || s.NextCursor != "" }
 
-func (s Sessions) olderURL() string {
-	if s.NextCursor == "" {
-		return ""
-	}
-	return listURL("/settings/sessions", "cursor", s.NextCursor)
-}
+func (s Sessions) olderURL() string { return olderURL(s.NextCursor, "/settings/sessions") }
 
 // browser is what a User-Agent header says, in plain words: Firefox on Windows.
 // Most browsers claim to be others too, so the order matters.

@@ -43,8 +43,5 @@ func (t Tokens) show() string {
 }
 
 func (t Tokens) olderURL() string {
-	if t.NextCursor == "" {
-		return ""
-	}
-	return listURL("/settings/tokens", "show", t.show(), "cursor", t.NextCursor)
+	return olderURL(t.NextCursor, "/settings/tokens", "show", t.show())
 }

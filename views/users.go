@@ -40,10 +40,7 @@ type UserPageState struct {
 }
 
 func (u Users) olderURL() string {
-	if u.NextCursor == "" {
-		return ""
-	}
-	return listURL("/settings/users", "q", u.Query, "cursor", u.NextCursor)
+	return olderURL(u.NextCursor, "/settings/users", "q", u.Query)
 }
 
 func (u UserRow) url() string { return "/settings/users/" + u.ID }

@@ -205,17 +205,6 @@ function focusGiven() {
 addEventListener("load", focusGiven);
 addEventListener("htmx:after:swap", focusGiven);
 
-// A list filtered as one types stands at the address of its filter: a reload
-// and the way back find it again.
-addEventListener("htmx:after:swap", (event) => {
-	const form = event.detail.ctx.sourceElement?.closest?.("form[role=search]");
-	if (!form) return;
-	const query = [...new FormData(form)].filter(([, value]) => value);
-	const address = new URL(form.action);
-	address.search = new URLSearchParams(query);
-	history.replaceState(history.state, "", address);
-});
-
 // --- Lists that keep their places ------------------------------------------
 
 // What is under the pointer, or has the focus, must not be moved by somebody
@@ -336,13 +325,14 @@ function left(event) {
 addEventListener("pointerout", left);
 addEventListener("focusout", left);
 
-// The address says what is shown, for reloading and passing on.
+// The address says what a filter shows: a reload, the way back and who is passed
+// it find it again.
 addEventListener("htmx:after:swap", (event) => {
 	const ctx = event.detail.ctx;
-	if (!ctx.sourceElement?.matches?.("form[data-address]")) return;
+	if (!ctx.sourceElement?.matches?.("[data-address]")) return;
 	const url = new URL(ctx.request.action, location.href);
 	for (const [name, value] of [...url.searchParams]) if (!value) url.searchParams.delete(name);
-	history.replaceState(null, "", url);
+	history.replaceState(history.state, "", url);
 });
 
 // --- Status strips ----------------------------------------------------------
