@@ -140,7 +140,10 @@ exec "$RESTIC" "$@"`)
 	b.start()
 	run := b.run(protocol.KindBackup)
 	b.accept(run)
-	b.until("restic runs", func() bool { return b.count("starts") == 1 })
+	// Writing down that it runs would take the reserve, and leave restic its room.
+	b.until("restic runs, and that is written down", func() bool {
+		return b.count("starts") == 1 && b.written(run.JobID).State == protocol.JobRunning
+	})
 	b.fill()
 	b.write("go", "")
 	// It wants to make its cache, and can't.
