@@ -298,6 +298,14 @@ func (s *Service) command(ctx context.Context, j *models.Job) (protocol.Run, err
 		return protocol.Run{}, models.Conflict("The host has another repository now. Look in the former one whether a snapshot was made.")
 	case !run.Settle:
 		run.Includes, run.Excludes = j.Spec.Includes, j.Spec.Excludes
+		run.Forget, run.SnapshotIDs, run.Preview = j.Spec.Forget, j.Spec.SnapshotIDs, j.Spec.Preview
+		run.ReadDataSubset = j.Spec.ReadDataSubset
+	}
+	if j.Kind == models.KindForget {
+		// Read now, not when the job was made: what was held meanwhile stays.
+		if run.Held, err = models.HeldSnapshots(ctx, s.DB, j.HostID); err != nil {
+			return protocol.Run{}, err
+		}
 	}
 	if j.SourceGroupID != nil && !run.Settle {
 		run.Retention = &j.Spec.Retention

@@ -109,6 +109,8 @@ func (r *receiver) store(e protocol.Envelope) error {
 		return handle(e, r.progress)
 	case protocol.TypeLog:
 		return handle(e, r.log)
+	case protocol.TypeAnswer:
+		return handle(e, r.answer)
 	case protocol.TypeFinished:
 		return handle(e, r.end)
 	case protocol.TypeHeartbeat:
@@ -185,6 +187,10 @@ func (r *receiver) log(m protocol.Log) error {
 		r.hints = append(r.hints, JobTopic(j.ID))
 	}
 	return err
+}
+
+func (r *receiver) answer(m protocol.Answer) error {
+	return models.JobAnswer(r.ctx, r.tx, r.host, m)
 }
 
 func (r *receiver) end(m protocol.Finished) error {

@@ -15,15 +15,20 @@ type JobKind string
 
 // The kinds that run today.
 const (
-	KindInit   JobKind = protocol.KindInit
-	KindBackup JobKind = protocol.KindBackup
-	KindUnlock JobKind = protocol.KindUnlock
+	KindInit      JobKind = protocol.KindInit
+	KindBackup    JobKind = protocol.KindBackup
+	KindUnlock    JobKind = protocol.KindUnlock
+	KindForget    JobKind = protocol.KindForget
+	KindPrune     JobKind = protocol.KindPrune
+	KindCheck     JobKind = protocol.KindCheck
+	KindSnapshots JobKind = protocol.KindSnapshots
+	KindDiff      JobKind = protocol.KindDiff
 )
 
 // known reports whether the database has a place for this kind.
 func (k JobKind) known() bool {
 	switch k {
-	case KindInit, KindBackup, KindUnlock, "forget", "prune", "check", "restore", "drill", "snapshots", "ls", "diff", "find":
+	case KindInit, KindBackup, KindUnlock, KindForget, KindPrune, KindCheck, "restore", "drill", KindSnapshots, "ls", KindDiff, "find":
 		return true
 	}
 	return false
@@ -32,7 +37,7 @@ func (k JobKind) known() bool {
 // exclusive work never overlaps a backup to the same repository.
 func (k JobKind) exclusive() bool {
 	switch k {
-	case KindInit, "prune", "check", "forget":
+	case KindInit, KindPrune, KindCheck, KindForget:
 		return true
 	}
 	return false
@@ -77,6 +82,15 @@ type JobSpec struct {
 	Retention Retention `json:"retention,omitzero"`
 	MinFiles  int64     `json:"min_files,omitempty"`
 	MinBytes  int64     `json:"min_bytes,omitempty"`
+
+	// Of forget: the groups with a policy as they were when the job was made, or
+	// the full ids of what a person wants removed. diff compares two ids.
+	Forget      []protocol.ForgetGroup `json:"forget,omitempty"`
+	SnapshotIDs []string               `json:"snapshot_ids,omitempty"`
+	// Preview makes of snapshots a question about a policy.
+	Preview *protocol.ForgetGroup `json:"preview,omitempty"`
+	// Of check.
+	ReadDataSubset string `json:"read_data_subset,omitempty"`
 }
 
 // Progress is the newest the agent said of a running job.

@@ -19,7 +19,9 @@ import (
 //	            tells what its jobs are; welcome tells which log lines are
 //	            stored; command.run may ask what became of a job (settle)
 //	            instead of running it
-const Version = 2
+//	3  2026-11  forget, prune, check, and the look-ups snapshots and diff, whose
+//	            answers travel as job.answer
+const Version = 3
 
 // MaxFrame is the largest frame or HTTP message body, in bytes, that either
 // side accepts. Log batches are cut well below it.
@@ -34,6 +36,7 @@ const (
 	TypeStarted     = "job.started"
 	TypeProgress    = "job.progress"
 	TypeLog         = "job.log"
+	TypeAnswer      = "job.answer"
 	TypeFinished    = "job.finished"
 	TypeHeartbeat   = "heartbeat"
 )
@@ -176,11 +179,17 @@ type Fire struct {
 	ScheduledAt time.Time `json:"scheduled_at"`
 }
 
-// Job kinds.
+// Job kinds. From snapshots on they are look-ups: they change nothing and answer
+// with Answer messages.
 const (
-	KindInit   = "init"
-	KindBackup = "backup"
-	KindUnlock = "unlock"
+	KindInit      = "init"
+	KindBackup    = "backup"
+	KindUnlock    = "unlock"
+	KindForget    = "forget"
+	KindPrune     = "prune"
+	KindCheck     = "check"
+	KindSnapshots = "snapshots"
+	KindDiff      = "diff"
 )
 
 // Retention is restic's policy; the zero value keeps everything.
@@ -204,6 +213,9 @@ type Repository struct {
 	Sealed string `json:"sealed,omitempty"`
 	// ID is the repository's own id (restic's config), where it is known.
 	ID string `json:"id,omitempty"`
+	// Maintenance says that these are the repository's second credentials, kept
+	// for forget and prune; what goes wrong with them is said of them.
+	Maintenance bool `json:"maintenance,omitempty"`
 }
 
 // SealInfo is the HPKE info string of Repository.Sealed: DHKEM(X25519,
@@ -240,8 +252,69 @@ type Run struct {
 	Parent string `json:"parent,omitempty"`
 
 	Retention *Retention `json:"retention,omitempty"`
+
+	// Forget is what a forget does, policy by policy; none of them is empty.
+	Forget []ForgetGroup `json:"forget,omitempty"`
+	// SnapshotIDs are the full ids that a forget removes instead, whatever any
+	// policy says; for diff the two to compare, the older first.
+	SnapshotIDs []string `json:"snapshot_ids,omitempty"`
+	// Held are full ids that no forget removes.
+	Held []string `json:"held,omitempty"`
+	// Preview lets snapshots answer with what a forget by this policy would do
+	// (PlanItem) instead of with the list (Snapshot).
+	Preview *ForgetGroup `json:"preview,omitempty"`
+
 	// ReadDataSubset is check's --read-data-subset.
 	ReadDataSubset string `json:"read_data_subset,omitempty"`
+}
+
+// ForgetGroup is a policy and whose snapshots it is for: those of the command's
+// restic host that have any of the tags, never none of them.
+type ForgetGroup struct {
+	// GroupID and Name are the source group's, for stats and log lines.
+	GroupID   string    `json:"group_id,omitempty"`
+	Name      string    `json:"name,omitempty"`
+	Tags      []string  `json:"tags"`
+	Retention Retention `json:"retention"`
+}
+
+// Answer is a piece of what a look-up found. Seq starts at 1 and has no gaps
+// within a job; all pieces come before job.finished, whose LastAnswerSeq tells
+// how many there are. Each of the items is a Snapshot, a PlanItem or a Change,
+// by the job's kind.
+type Answer struct {
+	JobID string            `json:"job_id"`
+	Seq   int64             `json:"seq"`
+	Items []json.RawMessage `json:"items"`
+}
+
+// Snapshot is one of restic's. Bytes that aren't UTF-8 are U+FFFD, as in
+// restic's own JSON.
+type Snapshot struct {
+	ID       string    `json:"id"` // 64 hex digits
+	Time     time.Time `json:"time"`
+	Hostname string    `json:"hostname"`
+	Username string    `json:"username,omitempty"`
+	Paths    []string  `json:"paths"`
+	Tags     []string  `json:"tags,omitempty"`
+	// SizeBytes and FileCount are total_bytes_processed and
+	// total_files_processed of its summary; nil before restic 0.17.
+	SizeBytes *int64 `json:"size_bytes,omitempty"`
+	FileCount *int64 `json:"file_count,omitempty"`
+}
+
+// PlanItem is what a policy means for one snapshot. Reasons are restic's
+// ("last snapshot", "daily snapshot"), none for one that goes.
+type PlanItem struct {
+	Snapshot Snapshot `json:"snapshot"`
+	Keep     bool     `json:"keep"`
+	Reasons  []string `json:"reasons,omitempty"`
+}
+
+// Change is one line of restic's diff: Modifier is + - M T U or several.
+type Change struct {
+	Path     string `json:"path"`
+	Modifier string `json:"modifier"`
 }
 
 // Cancel asks for a job's end. The agent's job.finished decides what it was.
@@ -330,6 +403,13 @@ const (
 	ErrBelowMinimum     = "below_minimum"    // fewer files or bytes than the group asks for
 	ErrFarBelowUsual    = "far_below_usual"  // far fewer files or bytes than the newest good snapshot
 	ErrBackendForbidden = "backend_forbidden"
+	ErrAppendOnly       = "append_only"       // the credentials may add and not remove
+	ErrWrongRepository  = "wrong_repository"  // the second credentials open another repository
+	ErrWouldRemoveAll   = "would_remove_all"  // a policy that keeps none of a group's snapshots
+	ErrNotRemoved       = "not_removed"       // restic said it was, the next listing says it was not
+	ErrDamaged          = "damaged"           // check found errors
+	ErrSnapshotUnknown  = "snapshot_unknown"  // this host has no such snapshot in the repository
+	ErrAnswerIncomplete = "answer_incomplete" // pieces of a look-up's answer are missing
 )
 
 // Finished is a job's end. It is repeated until it is acknowledged.
@@ -351,6 +431,8 @@ type Finished struct {
 	Unreadable []string `json:"unreadable,omitempty"`
 	// LastLogSeq is the seq of the job's last log line, 0 for none.
 	LastLogSeq int64 `json:"last_log_seq"`
+	// LastAnswerSeq is the seq of a look-up's last Answer, 0 for none.
+	LastAnswerSeq int64 `json:"last_answer_seq,omitempty"`
 }
 
 // Heartbeat keeps the link's last contact fresh and repeats what hello said
