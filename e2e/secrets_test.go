@@ -57,8 +57,9 @@ func (c canaries) inFiles(t *testing.T, dir, control string) {
 }
 
 // inProcesses looks at what anybody on the machine may read of processes. It
-// returns the pids of those whose exe is restic, and what their environment
-// holds: the one place for a backend's own variables.
+// returns the pids of those whose exe is restic, or the hosts' script that is
+// about to be it, and what their environment holds: the one place for a backend's
+// own variables.
 func (c canaries) inProcesses(t *testing.T) (restic []int, environ []byte) {
 	t.Helper()
 	for _, p := range stage.Processes() {
@@ -72,7 +73,7 @@ func (c canaries) inProcesses(t *testing.T) (restic []int, environ []byte) {
 		for _, secret := range c.in(args) {
 			t.Errorf("the arguments of %s hold %s", p.Args, secret)
 		}
-		if exe == suite.restic {
+		if exe == suite.restic || strings.HasPrefix(p.Args, "/bin/sh "+suite.dir+"/") {
 			restic, environ = append(restic, p.PID), append(environ, env...)
 			continue
 		}
