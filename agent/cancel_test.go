@@ -17,11 +17,11 @@ import (
 )
 
 // restServer serves the bundle's folder "served" and gives its address.
-func (b *bundle) restServer() string {
+func (b *bundle) restServer(args ...string) string {
 	b.t.Helper()
 	path := filepath.Join(filepath.Dir(resticPath(b.t)), "rest-server")
 	ctx, stop := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, path, "--listen", "127.0.0.1:0", "--no-auth", "--path", filepath.Join(b.dir, "served"))
+	cmd := exec.CommandContext(ctx, path, append([]string{"--listen", "127.0.0.1:0", "--no-auth", "--path", filepath.Join(b.dir, "served")}, args...)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		b.t.Fatal(err)

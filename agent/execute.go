@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"resticfleet/agent/failpoint"
@@ -51,9 +52,10 @@ func (r *Runner) work(ctx context.Context, j *job) *protocol.Finished {
 		}
 		var step restic.Step
 		if state == stepFresh {
-			next, end := restic.Next(restic.Job{Run: j.run, IncludesFile: j.dir.includes(), CancelAsked: j.cancelAsked()}, results)
+			job := restic.Job{Run: j.run, IncludesFile: j.dir.includes(), CancelAsked: j.cancelAsked()}
+			next, end := restic.Next(job, results)
 			if end != nil {
-				return scrubbed(w.scrub, end)
+				return scrubbed(w.scrub, w.concluded(job, results, end))
 			}
 			if n == 1 {
 				end = r.mayStart(ctx, j, secretsFault)
@@ -192,10 +194,18 @@ func (r *Runner) finish(ctx context.Context, j *job, end protocol.Finished) {
 	r.cfg.Changed(j.id)
 }
 
-// dropOutput removes what restic printed, once the job's log and result hold
+// dropOutput removes what restic printed, and the cache of a check that died, once the job's log and result hold
 // what is to be kept of it: a server that is away for weeks must not fill the
 // disk with it.
 func (r *Runner) dropOutput(j *job) {
+	if j.run.Kind == protocol.KindCheck {
+		left, _ := filepath.Glob(filepath.Join(r.cacheDir(), "restic-check-cache-*")) // the pattern is fine
+		for _, dir := range left {
+			if err := os.RemoveAll(dir); err != nil {
+				r.cfg.Logger.Error("the cache of a check can't be removed", "job.id", j.id, "err", err)
+			}
+		}
+	}
 	for n := 1; exists(string(j.dir.step(n))); n++ {
 		for _, name := range []string{restic.Stdout, restic.Stderr} {
 			if err := os.Remove(j.dir.step(n).file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

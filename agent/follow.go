@@ -16,7 +16,7 @@ import (
 
 const (
 	// documentLine is the longest line of a step whose output is one answer.
-	documentLine = 8 << 20
+	documentLine = 128 << 20
 	// maxSpawns is how often a supervisor may end before restic was started.
 	maxSpawns = 3
 	// patience is how long restic gets after a SIGINT that isn't a cancel's,

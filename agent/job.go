@@ -9,6 +9,7 @@ import (
 
 	"resticfleet/agent/failpoint"
 	"resticfleet/agent/protocol"
+	"resticfleet/agent/restic"
 )
 
 // job is one job in memory: what is live about it. What must outlive the
@@ -53,7 +54,7 @@ func (j *job) cancelAsked() bool {
 // queue takes the job's place before its repository. Unlock waits for nobody,
 // since what it is for may stand in the way, nor does what only looks.
 func (j *job) queue(g *gate) (turn <-chan struct{}, leave func()) {
-	if j.run.Kind == protocol.KindUnlock || j.run.Settle {
+	if j.run.Kind == protocol.KindUnlock || j.run.Settle || restic.LooksUp(j.run) {
 		now := make(chan struct{})
 		close(now)
 		return now, func() {}

@@ -172,11 +172,15 @@ func TestOnlyLocksOfThisHostsDeadAreCleared(t *testing.T) {
 	}
 }
 
-// killSupervisor is kill -9 of restic's parent.
+// killSupervisor is kill -9 of the parent of the job's newest restic.
 func (b *bundle) killSupervisor(jobID string) {
 	b.t.Helper()
 	var restic processRecord
-	if found, err := readJSON(b.runDirOf(jobID).step(1).pidPath(), &restic); err != nil || !found {
+	n := 1
+	for exists(b.runDirOf(jobID).step(n + 1).pidPath()) {
+		n++
+	}
+	if found, err := readJSON(b.runDirOf(jobID).step(n).pidPath(), &restic); err != nil || !found {
 		b.t.Fatalf("restic's process: %v, %v", found, err)
 	}
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(restic.PID) + "/stat")

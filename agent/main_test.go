@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -26,8 +27,8 @@ func TestMain(m *testing.M) {
 		}
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if dir, err := template(); err == nil {
-			_ = os.RemoveAll(dir) // a temporary folder
+		if empty, err := template(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(empty.Dir())) // a temporary folder
 		}
 		os.Exit(code)
 	}))

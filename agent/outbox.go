@@ -19,8 +19,8 @@ import (
 // sends the difference. So nothing is lost with a link, and nothing piles up
 // without one; log lines are read from the runner when they are sent.
 //
-// A job's messages leave in order: accepted, started, log, finished. The job is
-// done with once its result and every log line before it are settled:
+// A job's messages leave in order: accepted, started, log, finished; the end of a
+// look-up waits until its answer is acknowledged. The job is done with once its result and every log line before it are settled:
 // acknowledged, or rejected as what the server can never store.
 type outbox struct {
 	runner *Runner
@@ -39,6 +39,7 @@ type outboxLimits struct {
 	window        int           // unacknowledged messages at once; 32
 	logWindow     int           // of them log batches of one job; 4
 	logBytes      int           // of one batch; 256 KiB
+	answerWindow  int           // pieces of one job's answer; 4
 }
 
 func (l outboxLimits) withDefaults() outboxLimits {
@@ -54,6 +55,9 @@ func (l outboxLimits) withDefaults() outboxLimits {
 	if l.logWindow <= 0 {
 		l.logWindow = 4
 	}
+	if l.answerWindow <= 0 {
+		l.answerWindow = 4
+	}
 	if l.logBytes <= 0 {
 		l.logBytes = 256 << 10
 	}
@@ -64,6 +68,8 @@ func (l outboxLimits) withDefaults() outboxLimits {
 type report struct {
 	accepted, started, finished *message
 	logs                        []*message // in order, the first one unsettled
+	answers                     []*message // of a look-up, likewise
+	answerSent                  int64      // the newest piece on its way or settled
 	logSent                     int64      // the newest line on its way or settled; -1: ask the runner
 	progressSeq                 int64
 	progressAt                  time.Time
@@ -71,7 +77,7 @@ type report struct {
 
 type message struct {
 	jobID, kind string
-	first, last int64 // of a log batch
+	first, last int64 // of a log batch; first numbers a piece of an answer
 	sentAt      time.Time
 	settled     bool
 }
@@ -80,6 +86,8 @@ func (m *message) id() string {
 	switch m.kind {
 	case protocol.TypeLog:
 		return fmt.Sprintf("%s-log-%d", m.jobID, m.first)
+	case protocol.TypeAnswer:
+		return fmt.Sprintf("%s-answer-%d", m.jobID, m.first)
 	}
 	return m.jobID + "-" + strings.TrimPrefix(m.kind, "job.")
 }
@@ -136,7 +144,10 @@ func (o *outbox) offered(jobID string) {
 				delete(o.inFlight, m.id())
 			}
 		}
-		r.accepted, r.started, r.finished = nil, nil, nil
+		for _, m := range r.answers {
+			delete(o.inFlight, m.id())
+		}
+		r.accepted, r.started, r.finished, r.answers, r.answerSent = nil, nil, nil, nil, 0
 	}
 }
 
@@ -252,7 +263,22 @@ func (o *outbox) due(r *report, s JobStatus, now time.Time) (*protocol.Envelope,
 		}
 		wait = min(wait, left)
 	}
-	if s.Result != nil && r.logSent >= s.Result.LastLogSeq && late(r.finished) {
+	if s.Result != nil && r.answerSent < s.Result.LastAnswerSeq && len(r.answers) < o.limits.answerWindow && late(nil) {
+		r.answerSent++
+		r.answers = append(r.answers, &message{jobID: s.JobID, kind: protocol.TypeAnswer, first: r.answerSent})
+	}
+	for _, m := range r.answers {
+		if !late(m) {
+			continue
+		}
+		if e := o.piece(m, now); e != nil {
+			return e, 0
+		}
+		o.settle(m) // it is gone, and the server says so
+		return nil, 0
+	}
+	told := s.Result != nil && r.answerSent >= s.Result.LastAnswerSeq && len(r.answers) == 0
+	if told && r.logSent >= s.Result.LastLogSeq && late(r.finished) {
 		return o.seal(&r.finished, s.JobID, protocol.TypeFinished, now, fitting(*s.Result)), 0
 	}
 	return nil, wait
@@ -295,6 +321,19 @@ func (o *outbox) batch(m *message, now time.Time) *protocol.Envelope {
 	m.sentAt = now
 	o.inFlight[m.id()] = m
 	e := protocol.Seal(m.id(), protocol.TypeLog, protocol.Log{JobID: m.jobID, Lines: lines})
+	return &e
+}
+
+// piece reads a piece of a look-up's answer; nil where it can't be read.
+func (o *outbox) piece(m *message, now time.Time) *protocol.Envelope {
+	items, err := o.runner.Answer(m.jobID, m.first)
+	if err != nil || items == nil {
+		o.log.Error("a piece of an answer can't be read and is left out", "job.id", m.jobID, "seq", m.first, "err", err)
+		return nil
+	}
+	m.sentAt = now
+	o.inFlight[m.id()] = m
+	e := protocol.Seal(m.id(), protocol.TypeAnswer, protocol.Answer{JobID: m.jobID, Seq: m.first, Items: items})
 	return &e
 }
 
@@ -367,6 +406,9 @@ func (o *outbox) settle(m *message) {
 	for len(r.logs) > 0 && r.logs[0].settled {
 		o.runner.AckLog(m.jobID, r.logs[0].last)
 		r.logs = r.logs[1:]
+	}
+	for len(r.answers) > 0 && r.answers[0].settled {
+		r.answers = r.answers[1:]
 	}
 	if r.finished == nil || !r.finished.settled || len(r.logs) > 0 {
 		return

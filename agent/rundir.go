@@ -18,6 +18,7 @@ import (
 //	command.json   the command as it came, should the journal's entry be lost
 //	includes.raw   the paths, for --files-from-raw
 //	log.ndjson     the job's log as it was numbered
+//	answer.ndjson  what a look-up found, a line for each message
 //	1/ 2/ …        one folder per restic invocation
 //	.tmp-*         what a kill left of a file being written, also in 1/ 2/ …
 type runDir string
@@ -25,6 +26,7 @@ type runDir string
 func (d runDir) command() string    { return filepath.Join(string(d), "command.json") }
 func (d runDir) includes() string   { return filepath.Join(string(d), "includes.raw") }
 func (d runDir) log() string        { return filepath.Join(string(d), "log.ndjson") }
+func (d runDir) answer() string     { return filepath.Join(string(d), "answer.ndjson") }
 func (d runDir) step(n int) stepDir { return stepDir(filepath.Join(string(d), strconv.Itoa(n))) }
 func (d runDir) readCommand() (run protocol.Run, err error) {
 	found, err := readJSON(d.command(), &run)

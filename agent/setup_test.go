@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"resticfleet/agent/protocol"
+	"resticfleet/e2e/stage"
 )
 
 const testPassword = "canary-pass-7Q"
@@ -202,17 +203,18 @@ func (b *bundle) initialised() {
 	}
 }
 
-// template is an empty repository with testPassword, made once: deriving a key
-// is what takes restic long.
-var template = sync.OnceValues(func() (string, error) {
+// template is an empty repository with testPassword, made once, with a key that
+// is quick to derive: that is what takes restic long.
+var template = sync.OnceValues(func() (stage.Repository, error) {
+	var none stage.Repository
 	dir, err := os.MkdirTemp("", "resticfleet-test-")
 	if err != nil {
-		return "", err
+		return none, err
 	}
 	path := os.Getenv("RESTICFLEET_TEST_RESTIC")
 	if path == "" {
 		if path, err = filepath.Abs("../bin/restic"); err != nil {
-			return "", err
+			return none, err
 		}
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
@@ -220,19 +222,19 @@ var template = sync.OnceValues(func() (string, error) {
 	cmd := exec.CommandContext(ctx, path, "init", "--no-cache", "--repo", filepath.Join(dir, "repo"))
 	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+testPassword)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("restic init: %w\n%s", err, out)
+		return none, fmt.Errorf("restic init: %w\n%s", err, out)
 	}
-	return dir, nil
+	return stage.Cheapen(filepath.Join(dir, "repo"), testPassword)
 })
 
 // repository puts an empty repository in its place without a job.
 func (b *bundle) repository() {
 	b.t.Helper()
-	dir, err := template()
+	empty, err := template()
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := os.CopyFS(b.repo, os.DirFS(filepath.Join(dir, "repo"))); err != nil {
+	if err := empty.Copy(b.repo); err != nil {
 		b.t.Fatal(err)
 	}
 }

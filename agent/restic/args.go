@@ -9,6 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 
 	"resticfleet/agent/failpoint"
@@ -61,6 +64,63 @@ func listLocksArgs() []string { return []string{"list", "locks", "--no-lock"} }
 
 func catLockArgs(id string) []string { return []string{"cat", "lock", id, "--no-lock"} }
 
+// listArgs are the host's own snapshots, those with any of the tags if there are
+// some.
+func listArgs(run protocol.Run, tags ...string) []string {
+	args := []string{"snapshots", "--json", "--no-lock", "--host=" + run.ResticHost}
+	for _, tag := range tags {
+		args = append(args, "--tag="+tag)
+	}
+	return args
+}
+
+// planArgs ask what a policy lets go of a host's snapshots with any of the tags.
+// Grouped by tags each would be alone because of its job's tag; grouped by paths
+// every edit of a group would begin anew.
+func planArgs(run protocol.Run, policy protocol.ForgetGroup) []string {
+	args := []string{"forget", "--dry-run", "--json", "--no-lock", "--group-by=host", "--host=" + run.ResticHost}
+	for _, tag := range policy.Tags {
+		args = append(args, "--tag="+tag)
+	}
+	keep := policy.Retention
+	for _, rule := range []struct {
+		name string
+		n    int
+	}{
+		{"last", keep.KeepLast}, {"hourly", keep.KeepHourly}, {"daily", keep.KeepDaily},
+		{"weekly", keep.KeepWeekly}, {"monthly", keep.KeepMonthly}, {"yearly", keep.KeepYearly},
+	} {
+		if rule.n > 0 {
+			args = append(args, fmt.Sprintf("--keep-%s=%d", rule.name, rule.n))
+		}
+	}
+	if keep.KeepWithin != "" {
+		args = append(args, "--keep-within="+keep.KeepWithin)
+	}
+	for _, tag := range keep.KeepTags {
+		args = append(args, "--keep-tag="+tag)
+	}
+	return args
+}
+
+func forgetArgs(ids []string) []string {
+	return append([]string{"forget", "--json", retryLock}, ids...)
+}
+
+func pruneArgs() []string { return []string{"prune", retryLock} }
+
+func checkArgs(run protocol.Run) []string {
+	args := []string{"check", retryLock}
+	if run.ReadDataSubset != "" {
+		args = append(args, "--read-data-subset="+run.ReadDataSubset)
+	}
+	return args
+}
+
+func diffArgs(run protocol.Run) []string {
+	return append([]string{"diff", "--json", "--no-lock"}, run.SnapshotIDs...)
+}
+
 func settleArgs(run protocol.Run) []string {
 	return []string{"snapshots", "--json", "--no-lock", "--host=" + run.ResticHost, "--tag=" + JobTagPrefix + run.JobID}
 }
@@ -87,18 +147,111 @@ func Validate(run protocol.Run) error {
 	case optionLikeHost(run.Repository.URL):
 		return errors.New("the repository's host begins with a dash, which ssh would take for an option")
 	}
-	if run.Kind != protocol.KindBackup {
-		return nil
+	switch run.Kind {
+	case protocol.KindBackup:
+		return validateBackup(run)
+	case protocol.KindForget, protocol.KindSnapshots, protocol.KindDiff:
+		return validateSnapshots(run)
+	case protocol.KindCheck:
+		if run.ReadDataSubset != "" && !subset.MatchString(run.ReadDataSubset) {
+			return fmt.Errorf("%q is no subset of the data", run.ReadDataSubset)
+		}
+	}
+	return nil
+}
+
+var (
+	snapshotIDs = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	subset      = regexp.MustCompile(`^[0-9]{1,10}(?:/[0-9]{1,4}|\.?[0-9]{0,4}%|[KMGT])?$`)
+	within      = regexp.MustCompile(`^([0-9]{1,5}[ymdh]){1,4}$`)
+)
+
+// validateSnapshots: what goes to restic must name this host's snapshots and
+// nobody else's.
+func validateSnapshots(run protocol.Run) error {
+	if err := validateHost(run.ResticHost); err != nil {
+		return err
+	}
+	for _, id := range slices.Concat(run.SnapshotIDs, run.Held) {
+		if !snapshotIDs.MatchString(id) {
+			return fmt.Errorf("%q is not a snapshot's whole id", id)
+		}
+	}
+	policies := run.Forget
+	if run.Preview != nil {
+		policies = append(slices.Clone(policies), *run.Preview)
+	}
+	for _, p := range policies {
+		if err := validatePolicy(p); err != nil {
+			return err
+		}
 	}
 	switch {
-	case run.ResticHost == "":
+	case run.Settle:
+		return nil
+	case run.Kind == protocol.KindDiff && len(run.SnapshotIDs) != 2:
+		return errors.New("the command doesn't name two snapshots to compare")
+	case run.Kind == protocol.KindForget && (len(run.Forget) == 0) == (len(run.SnapshotIDs) == 0):
+		return errors.New("the command names neither policies nor snapshots, or both")
+	}
+	return nil
+}
+
+// validatePolicy: without a tag a policy would be for everybody's snapshots, and
+// without a rule restic would refuse it.
+func validatePolicy(p protocol.ForgetGroup) error {
+	if len(p.Tags) == 0 {
+		return fmt.Errorf("the policy of %s names no tag", policyName(p))
+	}
+	for _, tag := range slices.Concat(p.Tags, p.Retention.KeepTags) {
+		if err := validateTag(tag); err != nil {
+			return err
+		}
+		if strings.TrimSpace(tag) == "" {
+			return fmt.Errorf("the policy of %s has an empty tag", policyName(p))
+		}
+	}
+	keep := p.Retention
+	for _, n := range []int{keep.KeepLast, keep.KeepHourly, keep.KeepDaily, keep.KeepWeekly, keep.KeepMonthly, keep.KeepYearly} {
+		if n < 0 {
+			return fmt.Errorf("the policy of %s keeps less than nothing", policyName(p))
+		}
+	}
+	if keep.KeepWithin != "" && !within.MatchString(keep.KeepWithin) {
+		return fmt.Errorf("%q is no duration", keep.KeepWithin)
+	}
+	keep.KeepTags = nil
+	if reflect.DeepEqual(keep, protocol.Retention{}) && len(p.Retention.KeepTags) == 0 {
+		return fmt.Errorf("the policy of %s is empty", policyName(p))
+	}
+	return nil
+}
+
+func validateHost(host string) error {
+	switch {
+	case host == "":
 		return errors.New("the command names no restic host")
-	case strings.ContainsRune(run.ResticHost, 0):
+	case strings.ContainsRune(host, 0):
 		return errors.New("the restic host contains NUL")
-	case strings.ContainsAny(run.Tag, ",\x00"):
-		return fmt.Errorf("the tag %q contains a comma or NUL, which restic can't keep in one tag", run.Tag)
-	case strings.HasPrefix(strings.TrimSpace(run.Tag), JobTagPrefix):
-		return fmt.Errorf("the tag %q begins with %q, which is kept for job ids", run.Tag, JobTagPrefix)
+	}
+	return nil
+}
+
+func validateTag(tag string) error {
+	switch {
+	case strings.ContainsAny(tag, ",\x00"):
+		return fmt.Errorf("the tag %q contains a comma or NUL, which restic can't keep in one tag", tag)
+	case strings.HasPrefix(strings.TrimSpace(tag), JobTagPrefix):
+		return fmt.Errorf("the tag %q begins with %q, which is kept for job ids", tag, JobTagPrefix)
+	}
+	return nil
+}
+
+func validateBackup(run protocol.Run) error {
+	if err := errors.Join(validateHost(run.ResticHost), validateTag(run.Tag)); err != nil {
+		return err
+	}
+	switch {
 	case strings.ContainsRune(run.Parent, 0):
 		return errors.New("the parent snapshot's id contains NUL")
 	case len(run.Includes) == 0 && !run.Settle:

@@ -76,8 +76,17 @@ var rules = []rule{
 		remedy: "Look on the host who ended it (a shutdown, a person), then run the job again."},
 }
 
-// explain gives the code and the sentences for a step that didn't succeed.
+// explain gives the code and the sentences for a step that didn't succeed. With
+// the second credentials it says so: the first ones may be fine.
 func explain(run protocol.Run, r StepResult) (code, text string) {
+	code, text = explainStep(run, r)
+	if run.Repository.Maintenance && code != protocol.ErrAppendOnly {
+		text = "With the credentials for forget and prune: " + text
+	}
+	return code, text
+}
+
+func explainStep(run protocol.Run, r StepResult) (code, text string) {
 	url := displayURL(run.Repository.URL)
 	command := "restic"
 	if len(r.Args) > 0 {
@@ -101,6 +110,18 @@ func explain(run protocol.Run, r StepResult) (code, text string) {
 			"Look in the host's system log for the reason (often too little memory), then run the job again.")
 	}
 	said := r.Output.said()
+	switch {
+	case (r.is("forget") || r.is("prune")) && r.Output.refusesRemoval():
+		if run.Repository.Maintenance {
+			return protocol.ErrAppendOnly, sentences(fmt.Sprintf("The credentials for forget and prune may not remove anything from the repository at %s.", url),
+				"Give them the right to delete on the backup server, or store others in the host's repository settings.")
+		}
+		return protocol.ErrAppendOnly, sentences(fmt.Sprintf("The host's credentials may add to the repository at %s and not remove from it (an append-only server or an object lock).", url),
+			"Store credentials for forget and prune in the host's repository settings.")
+	case r.is("check") && strings.Contains(said, "repository contains errors"):
+		return protocol.ErrDamaged, sentences("check found damage in the repository: "+stop(firstLines(said)),
+			"Read the job's log, don't prune, and follow restic's guide to repairing a repository (restic repair).")
+	}
 	for _, rule := range rules {
 		if rule.fits(r.ExitCode, strings.ToLower(said)) {
 			cause := strings.NewReplacer("{url}", url, "{said}", stop(firstLines(said))).Replace(rule.cause)
@@ -112,6 +133,17 @@ func explain(run protocol.Run, r StepResult) (code, text string) {
 	}
 	return protocol.ErrRestic, sentences(fmt.Sprintf("%s ended with exit code %d: %s", command, r.ExitCode, stop(firstLines(said))),
 		"Read the job's log for what came before.")
+}
+
+// refusesRemoval: the backend let restic read and add, and not delete.
+func (o *Output) refusesRemoval() bool {
+	said := strings.ToLower(o.exitMessage + "\n" + o.stderrTail)
+	for _, refusal := range []string{"403", "forbidden", "access denied", "accessdenied", "append-only", "object lock", "worm"} {
+		if strings.Contains(said, refusal) && strings.Contains(said, "remove") {
+			return true
+		}
+	}
+	return false
 }
 
 func (r rule) fits(exit int, said string) bool {

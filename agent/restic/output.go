@@ -17,10 +17,10 @@ const (
 )
 
 const (
-	maxUnreadable = 100      // named files in a result, as the wire contract says
-	maxText       = 8 << 10  // of one log line
-	maxTail       = 16 << 10 // of plain stderr, for the message
-	maxDocument   = 8 << 20
+	maxUnreadable = 100       // named files in a result, as the wire contract says
+	maxText       = 8 << 10   // of one log line
+	maxTail       = 16 << 10  // of plain stderr, for the message
+	maxDocument   = 128 << 20 // tens of thousands of snapshots
 	maxCurrent    = 16
 )
 
@@ -38,6 +38,8 @@ type Output struct {
 	snapshotID  string
 	initialized string
 	exitMessage string
+	overflowed  bool           // the document is longer than what is kept of it
+	figures     map[string]any // of prune
 	stderrTail  string
 	unreadable  []string
 	errorCount  int64
@@ -79,10 +81,12 @@ func (o *Output) Feed(stream string, line Line) Event {
 	if stream == Stdout {
 		o.spoke, o.answered = true, true
 		if o.Document {
-			if o.text.Len()+len(line.Text) < maxDocument {
-				o.text.Write(line.Text)
-				o.text.WriteByte('\n')
+			if line.Truncated || o.text.Len()+len(line.Text) >= maxDocument {
+				o.overflowed = true
+				return Event{}
 			}
+			o.text.Write(line.Text)
+			o.text.WriteByte('\n')
 			return Event{}
 		}
 	}
@@ -106,6 +110,13 @@ func (o *Output) Feed(stream string, line Line) Event {
 	if stream == Stderr {
 		o.stderrTail = tail(o.stderrTail+text+"\n", maxTail)
 		return Event{Level: protocol.LevelWarning, Text: text}
+	}
+	o.figure(text)
+	if p := plainProgress(text); p != nil {
+		if p.Percent < 100 {
+			return Event{Progress: p}
+		}
+		return Event{Level: protocol.LevelInfo, Text: text, Progress: p}
 	}
 	return Event{Level: protocol.LevelInfo, Text: text}
 }

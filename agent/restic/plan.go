@@ -86,6 +86,12 @@ func Next(job Job, results []StepResult) (*Step, *protocol.Finished) {
 		// clear, and then does so itself.
 		protocol.KindInit:   {next: nextInit},
 		protocol.KindUnlock: {next: nextUnlock},
+		protocol.KindForget: {next: nextForget, exclusive: true},
+		protocol.KindPrune:  {next: nextPrune, exclusive: true},
+		protocol.KindCheck:  {next: nextCheck, exclusive: true},
+
+		protocol.KindSnapshots: {next: nextSnapshots},
+		protocol.KindDiff:      {next: nextDiff},
 	}
 	p, known := plans[job.Run.Kind]
 	if !known {

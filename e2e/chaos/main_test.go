@@ -28,7 +28,7 @@ var suite struct {
 	err  error
 
 	bin, restic, restServer string
-	empty                   template
+	empty                   stage.Repository
 }
 
 const password = "8hBq2LxW0f"
@@ -86,7 +86,7 @@ func makePrograms(ctx context.Context) error {
 	if _, err := restic(ctx, empty, "init"); err != nil {
 		return err
 	}
-	suite.empty, err = cheapen(empty)
+	suite.empty, err = stage.Cheapen(empty, password)
 	return err
 }
 

@@ -1,4 +1,4 @@
-package chaos
+package stage
 
 import (
 	"crypto/aes"
@@ -30,19 +30,18 @@ type resticKey struct {
 	Data     []byte `json:"data"`
 }
 
-// template is an empty repository whose key takes no half second of a processor
-// to try: the password guards nothing here, and restic is started hundreds of
-// times.
-type template struct {
+// Repository is an empty one whose key takes no half second of a processor to
+// try: the password guards nothing here, and restic is started hundreds of times.
+type Repository struct {
 	dir    string
 	master boxKey
 }
 
-// cheapen puts a cheap key in place of a new repository's only one.
-func cheapen(dir string) (template, error) {
+// Cheapen puts a cheap key in place of a new repository's only one.
+func Cheapen(dir, password string) (Repository, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "keys", "*"))
 	if err != nil || len(files) != 1 {
-		return template{}, errors.Join(err, errors.New("a new repository has one key"))
+		return Repository{}, errors.Join(err, errors.New("a new repository has one key"))
 	}
 	var key resticKey
 	raw, err := os.ReadFile(files[0])
@@ -50,40 +49,37 @@ func cheapen(dir string) (template, error) {
 		err = json.Unmarshal(raw, &key)
 	}
 	if err != nil {
-		return template{}, err
+		return Repository{}, err
 	}
-	user, err := key.user()
+	user, err := key.user(password)
 	if err != nil {
-		return template{}, err
+		return Repository{}, err
 	}
 	text := user.open(key.Data)
 	key.N, key.R, key.P = 2, 1, 1
-	if user, err = key.user(); err != nil {
-		return template{}, err
+	if user, err = key.user(password); err != nil {
+		return Repository{}, err
 	}
 	key.Data = user.seal(text)
 	if raw, err = json.Marshal(key); err != nil {
-		return template{}, err
+		return Repository{}, err
 	}
 	name := sha256.Sum256(raw)
 	if err := os.WriteFile(filepath.Join(dir, "keys", hex.EncodeToString(name[:])), raw, 0o400); err != nil {
-		return template{}, err
+		return Repository{}, err
 	}
-	var master struct {
-		MAC struct {
-			K []byte `json:"k"`
-			R []byte `json:"r"`
-		} `json:"mac"`
-		Encrypt []byte `json:"encrypt"`
-	}
+	var master masterKey
 	if err := json.Unmarshal(text, &master); err != nil {
-		return template{}, err
+		return Repository{}, err
 	}
-	return template{dir, slices.Concat(master.Encrypt, master.MAC.K, master.MAC.R)}, os.Remove(files[0])
+	return Repository{dir, master.box()}, os.Remove(files[0])
 }
 
-// copy makes a repository of its own: one with an id that no other has.
-func (t template) copy(to string) error {
+// Dir is where it lies.
+func (t Repository) Dir() string { return t.dir }
+
+// Copy makes a repository of its own: one with an id that no other has.
+func (t Repository) Copy(to string) error {
 	if err := os.CopyFS(to, os.DirFS(t.dir)); err != nil {
 		return err
 	}
@@ -108,10 +104,21 @@ func (t template) copy(to string) error {
 	return os.WriteFile(file, t.master.seal(raw), 0o400)
 }
 
+// masterKey is a repository's, as restic cat masterkey prints it.
+type masterKey struct {
+	MAC struct {
+		K []byte `json:"k"`
+		R []byte `json:"r"`
+	} `json:"mac"`
+	Encrypt []byte `json:"encrypt"`
+}
+
+func (k masterKey) box() boxKey { return slices.Concat(k.Encrypt, k.MAC.K, k.MAC.R) }
+
 // boxKey is 32 bytes for AES, then k and r of Poly1305-AES.
 type boxKey []byte
 
-func (k resticKey) user() (boxKey, error) {
+func (k resticKey) user(password string) (boxKey, error) {
 	return scrypt.Key([]byte(password), k.Salt, k.N, k.R, k.P, 64)
 }
 
