@@ -22,10 +22,15 @@ type repo struct {
 	env      map[string]string
 }
 
-// localRepo is a path on this machine.
+// localRepo is a path on this machine. It goes with the suite's folder: the test
+// may end before the agent that still backs up to it.
 func localRepo(t testing.TB) *repo {
 	t.Helper()
-	return &repo{t: t, url: filepath.Join(tempDir(t), "repo"), password: rand.Text(), env: map[string]string{}}
+	dir, err := os.MkdirTemp(suite.dir, "r-") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &repo{t: t, url: filepath.Join(dir, "repo"), password: rand.Text(), env: map[string]string{}}
 }
 
 // restic looks into the repository with the pinned restic. It takes no lock, so
