@@ -8,5 +8,9 @@ const (
 	CodeHostSilent        = "host_silent"         // its host had it and fell silent
 	CodeJournalLost       = "journal_lost"        // its agent no longer knows it
 	CodeNoRepositoryBound = "no_repository_bound" // its host has no repository
-	CodeStillBusy         = "still_busy"          // the group's last backup has not ended
+	CodeStillBusy         = "still_busy"          // the last one of this kind has not ended
+	CodeNothingToDo       = "nothing_to_do"       // no group of the host has a retention policy
+	CodeNotOwner          = "not_owner"           // another host prunes and checks the shared repository
+	CodeBackingOff        = "backing_off"         // it failed, and is not tried again at once
+	CodeBreakerOpen       = "breaker_open"        // it failed too often to be tried by itself
 )

@@ -191,8 +191,11 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	if err := learnRepository(ctx, tx, j, m.RepositoryID); err != nil {
 		return nil, false, err
 	}
-	if j.Kind == KindBackup {
+	switch j.Kind {
+	case KindBackup:
 		err = keepOutcome(ctx, tx, host, j, end.good)
+	case KindForget, KindPrune, KindCheck:
+		err = keepMaintenance(ctx, tx, j)
 	}
 	return j, true, err
 }
@@ -492,7 +495,11 @@ func FailUnsendable(ctx context.Context, db *DB, id JobID, code, why string) err
 		if err != nil {
 			return fmt.Errorf("fail job: %w", err)
 		}
-		if j.Kind != KindBackup {
+		switch j.Kind {
+		case KindBackup:
+		case KindForget, KindPrune, KindCheck:
+			return keepMaintenance(ctx, tx, j)
+		default:
 			return nil
 		}
 		host, err := FindAnyHost(ctx, tx, j.HostID)

@@ -47,6 +47,9 @@ func FindMaintenance(ctx context.Context, db IDB, host HostID) (*Maintenance, er
 	if _, err := db.NewInsert().Model(defaultMaintenance(host)).On("conflict do nothing").Exec(ctx); err != nil {
 		return nil, fmt.Errorf("seed maintenance: %w", err)
 	}
+	if err := knowMaintenanceStates(ctx, db, host); err != nil {
+		return nil, err
+	}
 	m := &Maintenance{}
 	if err := db.NewSelect().Model(m).Where("host_id = ?", host).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("find maintenance: %w", err)
@@ -70,11 +73,59 @@ func (m *Maintenance) Validate() error {
 	return p.err()
 }
 
-// SaveMaintenance validates and stores a host's cadences.
-func SaveMaintenance(ctx context.Context, db IDB, m *Maintenance) error {
+// knowMaintenanceStates makes the rows of what becomes of each kind where they
+// are missing.
+func knowMaintenanceStates(ctx context.Context, db IDB, host HostID) error {
+	_, err := db.ExecContext(ctx, "insert into maintenance_states (host_id, kind) select ?, k from unnest(array['forget', 'prune', 'check']) k on conflict do nothing", host)
+	if err != nil {
+		return fmt.Errorf("seed maintenance: %w", err)
+	}
+	return nil
+}
+
+// cadence is one kind's.
+func (m *Maintenance) cadence(kind JobKind) (cron string, enabled bool) {
+	switch kind {
+	case KindForget:
+		return m.ForgetCron, m.ForgetEnabled
+	case KindPrune:
+		return m.PruneCron, m.PruneEnabled
+	}
+	return m.CheckCron, m.CheckEnabled
+}
+
+// MaintenanceKinds are the kinds of work that have a cadence.
+var MaintenanceKinds = []JobKind{KindForget, KindPrune, KindCheck}
+
+// SaveMaintenance validates and stores a host's cadences. Of what has changed
+// nothing is due before now; what failed again and again gets another chance.
+func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
+	return Tx(ctx, db, func(tx IDB) error {
+		if _, err := lockHost(ctx, tx, m.HostID); err != nil {
+			return err
+		}
+		before, err := FindMaintenance(ctx, tx, m.HostID)
+		if err != nil {
+			return err
+		}
+		for _, kind := range MaintenanceKinds {
+			wasCron, wasEnabled := before.cadence(kind)
+			cron, enabled := m.cadence(kind)
+			_, err := tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null,
+				effective_at = case when ? then now() else effective_at end where host_id = ? and kind = ?`,
+				cron != wasCron || enabled != wasEnabled, m.HostID, kind)
+			if err != nil {
+				return fmt.Errorf("save maintenance: %w", err)
+			}
+		}
+		return saveMaintenance(ctx, tx, m)
+	})
+}
+
+func saveMaintenance(ctx context.Context, db IDB, m *Maintenance) error {
 	_, err := db.NewInsert().Model(m).ExcludeColumn("updated_at").
 		On("conflict (host_id) do update").
 		Set("forget_cron = excluded.forget_cron, forget_enabled = excluded.forget_enabled").

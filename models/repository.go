@@ -32,6 +32,8 @@ type HostRepository struct {
 	RepositoryID int32 `bun:",scanonly"`
 	// ResticID is the repository's own id, "" until a job has learnt it.
 	ResticID string `bun:",scanonly"`
+	// OwnerHostID is the host that prunes and checks it for all that share it.
+	OwnerHostID *HostID `bun:",scanonly"`
 }
 
 // EnvNames are the names of the backend environment, sorted.
@@ -216,6 +218,13 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		if err != nil {
 			return fmt.Errorf("bind repository: %w", err)
 		}
+		if err := ownRepositories(ctx, tx, r.URLKey); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "update maintenance_states set failures = 0, failed_at = null where host_id = ?", host)
+		if err != nil {
+			return fmt.Errorf("bind repository: %w", err)
+		}
 		return redirectWaiting(ctx, tx, r)
 	})
 	if err != nil {
@@ -313,7 +322,7 @@ func knowURL(ctx context.Context, tx IDB, key string) error {
 // FindRepository reads a host's binding; ENotFound when there is none.
 func FindRepository(ctx context.Context, db IDB, host HostID) (*HostRepository, error) {
 	r := &HostRepository{}
-	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id").
+	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id, r.owner_host_id").
 		Join("join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id").Where("hr.host_id = ?", host).Scan(ctx)
 	if isNoRows(err) {
 		return nil, &Error{Code: ENotFound, Message: "This host has no repository yet. Set one up: URL, password and what its backend needs."}
@@ -405,5 +414,5 @@ func moveURL(ctx context.Context, tx IDB, rawURL string, from, to int32) error {
 	if err != nil {
 		return fmt.Errorf("learn repository: %w", err)
 	}
-	return nil
+	return ownRepositories(ctx, tx, key)
 }

@@ -68,6 +68,8 @@ const (
 	Firing = "firing"
 	// CaughtUp: a missed run is a row; nobody was woken.
 	CaughtUp = "caught-up"
+	// Maintained: maintenance that was due is a row; nobody was woken.
+	Maintained = "maintained"
 	// Judged: silent hosts' jobs have ended; nobody was woken.
 	Judged = "judged"
 	// Stored, followed by a message's type, as in stored-job.finished: the

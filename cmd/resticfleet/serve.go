@@ -154,7 +154,7 @@ func startServer(ctx context.Context, c serveCommand, log *slog.Logger) (_ *serv
 	stops = append(stops, background(live.NewRelay(hub, databaseURL, log).Run))
 	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: sealer, Hints: hub, Log: log, ScheduleJitter: c.ScheduleJitter, ExpireAfter: c.ExpireAfter, LostAfter: c.LostAfter})
 	agents := agentapi.New(agentapi.Config{DB: s.db, Jobs: s.jobs, Hub: hub, Log: log})
-	stops = append(stops, background(agents.Run), background(s.jobs.Listen), background(func(ctx context.Context) { sweep(ctx, s.db, c.ScheduleJitter, log) }))
+	stops = append(stops, background(agents.Run), background(s.jobs.Listen), background(s.jobs.Maintain), background(func(ctx context.Context) { sweep(ctx, s.db, c.ScheduleJitter, log) }))
 
 	router := handlers.New(handlers.Config{
 		DB: s.db, Jobs: s.jobs, Hub: hub, Agents: agents, Assets: assets, Log: log,

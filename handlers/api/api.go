@@ -113,6 +113,9 @@ func operations() []operation {
 		{get, host + "/repo-maintenance", viewer, ok, "Get the maintenance cadences", handle((*server).getMaintenance)},
 		{put, host + "/repo-maintenance", admin, ok, "Set the maintenance cadences", handle((*server).putMaintenance)},
 
+		{post, host + "/repo-maintenance/{kind}/run", admin, accepted, "Run forget, prune or check now", handle((*server).runMaintenance)},
+		{post, host + "/repo-maintenance/owner", admin, ok, "Let this host prune and check a shared repository", handle((*server).ownRepository)},
+
 		{get, allJobs, viewer, ok, "List jobs", handle((*server).listJobs)},
 		{get, oneJob, viewer, ok, "Get a job", handle((*server).getJob)},
 		{get, oneJob + "/log", viewer, ok, "Read a job's log", documentLog(handle((*server).getJobLog))},

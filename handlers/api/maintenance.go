@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 
 	"resticfleet/models"
 )
@@ -21,14 +22,29 @@ type repoMaintenance struct {
 	Forget cadence      `json:"forget"`
 	Prune  cadence      `json:"prune"`
 	Check  checkCadence `json:"check"`
+	// OwnerHostID is the host that prunes and checks the repository.
+	OwnerHostID *models.HostID `json:"owner_host_id,omitempty" readOnly:"true" doc:"The host that prunes and checks the repository for all that share it."`
 }
 
-func newRepoMaintenance(m *models.Maintenance) repoMaintenance {
-	return repoMaintenance{
+// readMaintenance is a host's cadences as they stand.
+func (s *server) readMaintenance(ctx context.Context, id models.HostID) (*answer[repoMaintenance], error) {
+	m, err := models.FindMaintenance(ctx, s.DB, id)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := models.FindOwner(ctx, s.DB, id)
+	if err != nil {
+		return nil, err
+	}
+	out := repoMaintenance{
 		Forget: cadence{m.ForgetCron, m.ForgetEnabled},
 		Prune:  cadence{m.PruneCron, m.PruneEnabled},
 		Check:  checkCadence{m.CheckCron, m.CheckEnabled, m.CheckReadDataSubset},
 	}
+	if owner != nil && !owner.HostID.IsZero() {
+		out.OwnerHostID = &owner.HostID
+	}
+	return &answer[repoMaintenance]{out}, nil
 }
 
 func (s *server) getMaintenance(ctx context.Context, in *HostPath) (*answer[repoMaintenance], error) {
@@ -36,11 +52,7 @@ func (s *server) getMaintenance(ctx context.Context, in *HostPath) (*answer[repo
 	if err != nil {
 		return nil, err
 	}
-	m, err := models.FindMaintenance(ctx, s.DB, id)
-	if err != nil {
-		return nil, err
-	}
-	return &answer[repoMaintenance]{newRepoMaintenance(m)}, nil
+	return s.readMaintenance(ctx, id)
 }
 
 func (s *server) putMaintenance(ctx context.Context, in *struct {
@@ -61,5 +73,40 @@ func (s *server) putMaintenance(ctx context.Context, in *struct {
 		return nil, err
 	}
 	s.Jobs.HostChanged(h.ID)
-	return &answer[repoMaintenance]{newRepoMaintenance(m)}, nil
+	return s.readMaintenance(ctx, h.ID)
+}
+
+func (s *server) runMaintenance(ctx context.Context, in *struct {
+	HostPath
+	Kind string `path:"kind"`
+}) (*created[job], error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.find(ctx, in.HostPath)
+	if err != nil {
+		return nil, err
+	}
+	kind := models.JobKind(in.Kind)
+	if !slices.Contains(models.MaintenanceKinds, kind) {
+		return nil, models.NotFound("kind of maintenance", in.Kind)
+	}
+	j, err := s.Jobs.RunMaintenance(ctx, h.ID, kind, who)
+	if err != nil {
+		return nil, err
+	}
+	return startedJob(j), nil
+}
+
+func (s *server) ownRepository(ctx context.Context, in *HostPath) (*answer[repoMaintenance], error) {
+	h, err := s.find(ctx, *in)
+	if err != nil {
+		return nil, err
+	}
+	if err := models.OwnRepository(ctx, s.DB, h.ID); err != nil {
+		return nil, err
+	}
+	s.Jobs.HostChanged(h.ID)
+	return s.readMaintenance(ctx, h.ID)
 }

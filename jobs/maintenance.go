@@ -1,0 +1,66 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"resticfleet/agent/failpoint"
+	"resticfleet/models"
+)
+
+// maintainEvery is how often a server looks what maintenance is due.
+const maintainEvery = 5 * time.Second
+
+// Maintain dispatches what maintenance is due, until ctx ends. Any number of
+// servers may: each due time has one row.
+func (s *Service) Maintain(ctx context.Context) {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		if err := s.MaintainOnce(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			s.Log.WarnContext(ctx, "maintenance is not dispatched just now", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// MaintainOnce makes the rows of everything that is due at a time.
+func (s *Service) MaintainOnce(ctx context.Context, now time.Time) error {
+	if err := models.OwnRepositories(ctx, s.DB); err != nil {
+		return err
+	}
+	due, err := models.ListDueMaintenance(ctx, s.DB, now)
+	if err != nil {
+		return err
+	}
+	for _, d := range due {
+		if d.Skip == "" && !d.Linked {
+			continue // when it is there again
+		}
+		j, err := models.RunDueMaintenance(ctx, s.DB, d.HostID, d.Kind, now)
+		if err != nil {
+			return err
+		}
+		if j == nil {
+			continue
+		}
+		failpoint.Hit(failpoint.Maintained)
+		s.Log.InfoContext(ctx, "maintenance is due", "host.id", d.HostID, "kind", d.Kind, "scheduled_at", d.At, "state", j.State, "code", j.ErrorCode)
+		s.jobChanged(j)
+	}
+	return nil
+}
+
+// RunMaintenance asks for a forget, prune or check now.
+func (s *Service) RunMaintenance(ctx context.Context, host models.HostID, kind models.JobKind, actor models.Actor) (*models.Job, error) {
+	j, err := models.RunMaintenance(ctx, s.DB, host, kind, actor)
+	if err == nil {
+		failpoint.Hit(failpoint.Made)
+		s.jobChanged(j)
+	}
+	return j, err
+}

@@ -1,0 +1,98 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// ownerAwayFor is how long the owner of a shared repository may be silent, while
+// servers listened, before another host takes its work over.
+const ownerAwayFor = 72 * time.Hour
+
+// ownRepositories gives every repository, or the one that an address leads to,
+// an owner that is there: the host that bound it first, where it has none, and
+// another one where its owner was deleted, was bound elsewhere, or fell silent
+// for too long while that other one is linked. It changes nothing else.
+func ownRepositories(ctx context.Context, tx IDB, urlKey string) error {
+	_, err := tx.ExecContext(ctx, `with bound as (
+			select u.repository_id, hr.host_id, hr.bound_at, ?0 as there, not ?0 and `+heardNow+` - h.heard > ?1::interval as gone
+			from host_repositories hr join repository_urls u on u.url = hr.url_key join hosts h on h.id = hr.host_id and h.archived_at is null
+			where ?2 = '' or u.repository_id = (select repository_id from repository_urls where url = ?2)),
+		best as (select distinct on (repository_id) repository_id, host_id, there from bound order by repository_id, gone, bound_at, host_id)
+		update repositories r set owner_host_id = best.host_id, owner_since = now(), owner_before = r.owner_host_id,
+			owner_reason = case when r.owner_host_id is null then 'bound' else 'taken' end
+		from best left join bound o on o.repository_id = best.repository_id and o.host_id = (select owner_host_id from repositories where id = best.repository_id)
+		where r.id = best.repository_id and best.host_id is distinct from r.owner_host_id
+			and (o.host_id is null or (o.gone and best.there))`,
+		hostLinked, interval(ownerAwayFor), urlKey)
+	if err != nil {
+		return fmt.Errorf("owners of repositories: %w", err)
+	}
+	return nil
+}
+
+// OwnRepositories is ownRepositories for the whole fleet.
+func OwnRepositories(ctx context.Context, db IDB) error { return ownRepositories(ctx, db, "") }
+
+// OwnRepository makes a host the owner of its repository's prune and check, for
+// all hosts that share it. What waits on the owner before still runs.
+func OwnRepository(ctx context.Context, db *DB, host HostID) error {
+	return Tx(ctx, db, func(tx IDB) error {
+		if _, err := lockHost(ctx, tx, host); err != nil {
+			return err
+		}
+		repo, err := FindRepository(ctx, tx, host)
+		if CodeOf(err) == ENotFound {
+			return Conflict("This host has no repository yet. Set one up first.")
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `update repositories set owner_before = owner_host_id, owner_host_id = ?, owner_since = now(), owner_reason = 'chosen'
+			where id = ? and owner_host_id is distinct from ?`, host, repo.RepositoryID, host)
+		if err != nil {
+			return fmt.Errorf("own repository: %w", err)
+		}
+		return nil
+	})
+}
+
+// Owner tells who prunes and checks a host's repository, and with whom it is
+// shared.
+type Owner struct {
+	HostID HostID
+	Name   string
+	Since  *time.Time
+	// Reason is bound (first), chosen (by a person) or taken (from one that was
+	// gone, whose name is Before).
+	Reason string
+	Before string
+	// Sharers are all hosts that have the repository, by name.
+	Sharers []Sharer `bun:"type:jsonb"`
+}
+
+// Sharer is a host that has a repository.
+type Sharer struct {
+	ID   HostID `json:"id"`
+	Name string `json:"name"`
+}
+
+// FindOwner reads who owns a host's repository; nil where the host has none.
+func FindOwner(ctx context.Context, db IDB, host HostID) (*Owner, error) {
+	o := &Owner{}
+	err := db.NewRaw(`select o.id as host_id, coalesce(o.name, '') as name, r.owner_since as since, r.owner_reason as reason, coalesce(b.name, '') as before,
+			(select jsonb_agg(jsonb_build_object('id', h.id, 'name', h.name) order by lower(h.name))
+				from host_repositories hr join repository_urls u on u.url = hr.url_key join hosts h on h.id = hr.host_id and h.archived_at is null
+				where u.repository_id = r.id) as sharers
+		from host_repositories mine join repository_urls u on u.url = mine.url_key join repositories r on r.id = u.repository_id
+		left join hosts o on o.id = r.owner_host_id left join hosts b on b.id = r.owner_before
+		where mine.host_id = ?`, host).Scan(ctx, o)
+	if isNoRows(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find owner: %w", err)
+	}
+	return o, nil
+}

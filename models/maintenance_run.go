@@ -1,0 +1,411 @@
+package models
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"resticfleet/agent/protocol"
+	"resticfleet/models/cronspec"
+)
+
+// Work that fails is tried again later and later, and from some failures in a
+// row on not at all, until a person has seen to it.
+const (
+	backOffFirst  = 10 * time.Minute
+	backOffMost   = 24 * time.Hour
+	breakerOpenAt = 5
+)
+
+// MaintenanceState is what became of one kind of a host's maintenance.
+type MaintenanceState struct {
+	bun.BaseModel `bun:"table:maintenance_states,alias:ms"`
+
+	HostID      HostID  `bun:",pk"`
+	Kind        JobKind `bun:",pk"`
+	EffectiveAt time.Time
+	DueAt       *time.Time
+	Failures    int
+	FailedAt    *time.Time
+	LastJobID   *JobID
+	LastState   JobState
+	LastCode    string
+	LastError   string
+	LastEndedAt *time.Time
+	GoodAt      *time.Time
+}
+
+// BreakerOpen says that it failed so often that it doesn't run by itself.
+func (s *MaintenanceState) BreakerOpen() bool { return s.Failures >= breakerOpenAt }
+
+// BacksOffUntil is until when it is left alone after a failure; zero where it is
+// not, or where the breaker is open.
+func (s *MaintenanceState) BacksOffUntil() time.Time {
+	if s.Failures == 0 || s.BreakerOpen() || s.FailedAt == nil {
+		return time.Time{}
+	}
+	return s.FailedAt.Add(min(backOffFirst<<(s.Failures-1), backOffMost))
+}
+
+// ListMaintenanceStates reads a host's three.
+func ListMaintenanceStates(ctx context.Context, db IDB, host HostID) (map[JobKind]*MaintenanceState, error) {
+	var all []*MaintenanceState
+	if err := db.NewSelect().Model(&all).Where("host_id = ?", host).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("maintenance states: %w", err)
+	}
+	states := map[JobKind]*MaintenanceState{}
+	for _, kind := range MaintenanceKinds {
+		states[kind] = &MaintenanceState{HostID: host, Kind: kind}
+	}
+	for _, s := range all {
+		states[s.Kind] = s
+	}
+	return states, nil
+}
+
+// DueMaintenance is a due time that has no row yet.
+type DueMaintenance struct {
+	HostID  HostID
+	Kind    JobKind
+	At      time.Time
+	CatchUp bool
+	// Linked: the host can do it now.
+	Linked bool
+	// Skip is why there would be nothing to run, "" where there is.
+	Skip string
+}
+
+// ListDueMaintenance finds what is due on all hosts, the newest due time of each
+// kind alone, in one statement. Nothing was due before the cadence's last
+// change, the host's zone, or its repository's binding.
+func ListDueMaintenance(ctx context.Context, db IDB, now time.Time) ([]DueMaintenance, error) {
+	return dueMaintenance(ctx, db, now, "true")
+}
+
+func dueMaintenance(ctx context.Context, db IDB, now time.Time, where string, args ...any) ([]DueMaintenance, error) {
+	var rows []struct {
+		MaintenanceState `bun:",extend"`
+		Cron             string
+		Timezone         string
+		Since            time.Time
+		Linked           bool
+		Owns             bool
+		HasPolicy        bool
+	}
+	err := db.NewRaw(`select s.*, case s.kind when 'forget' then m.forget_cron when 'prune' then m.prune_cron else m.check_cron end as cron,
+			h.timezone, greatest(s.effective_at, h.timezone_since, hr.bound_at, s.due_at) as since, ? as linked,
+			r.owner_host_id is null or r.owner_host_id = s.host_id as owns,
+			s.kind = 'forget' and exists (select from source_groups g where g.host_id = s.host_id and g.archived_at is null and g.retention <> '{}') as has_policy
+		from maintenance_states s join host_repo_maintenance m on m.host_id = s.host_id join hosts h on h.id = s.host_id and h.archived_at is null
+		join host_repositories hr on hr.host_id = s.host_id join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id
+		where case s.kind when 'forget' then m.forget_enabled when 'prune' then m.prune_enabled else m.check_enabled end and ?
+		order by s.host_id, s.kind`, hostLinked, bun.SafeQuery(where, args...)).Scan(ctx, &rows)
+	if err != nil {
+		return nil, fmt.Errorf("due maintenance: %w", err)
+	}
+	var due []DueMaintenance
+	for _, r := range rows {
+		spec, err := cronspec.Parse(r.Cron)
+		if err != nil {
+			continue // stored by a version with other rules
+		}
+		at, ok := spec.Latest(r.Since, now, zoneNamed(r.Timezone))
+		if !ok {
+			continue
+		}
+		d := DueMaintenance{HostID: r.HostID, Kind: r.Kind, At: at.UTC(), CatchUp: now.Sub(at) > missedAfter, Linked: r.Linked}
+		switch {
+		case r.Kind == KindForget && !r.HasPolicy:
+			d.Skip = CodeNothingToDo
+		case r.Kind != KindForget && !r.Owns:
+			d.Skip = CodeNotOwner
+		case r.BreakerOpen():
+			d.Skip = CodeBreakerOpen
+		case r.BacksOffUntil().After(now):
+			d.Skip = CodeBackingOff
+		}
+		due = append(due, d)
+	}
+	return due, nil
+}
+
+// RunDueMaintenance makes the row of a due time, once, whoever does it: a job
+// that waits, or a skipped one with the reason. Nil where another server has
+// made it, or where it is not due any more.
+func RunDueMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, now time.Time) (*Job, error) {
+	var made *Job
+	err := Tx(ctx, db, func(tx IDB) error {
+		made = nil
+		if _, err := lockHost(ctx, tx, host); err != nil {
+			return err
+		}
+		due, err := dueMaintenance(ctx, tx, now, "s.host_id = ? and s.kind = ?", host, kind)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		d := due[0]
+		repo, err := FindRepository(ctx, tx, host)
+		if err != nil {
+			return err
+		}
+		j := hostJob(host, kind, System, repo)
+		j.ScheduledAt, j.CatchUp = &d.At, d.CatchUp
+		if j.Spec, err = maintenanceSpec(ctx, tx, kind, repo); err != nil {
+			return err
+		}
+		if d.Skip == "" {
+			if d.Skip, err = stillBusy(ctx, tx, host, kind); err != nil {
+				return err
+			}
+		}
+		switch {
+		case d.Skip != "":
+			why, err := whySkipped(ctx, tx, repo, kind, d.Skip)
+			if err != nil {
+				return err
+			}
+			j.skip(d.Skip, why)
+		case !d.Linked:
+			return nil // when it is there again, once
+		}
+		res, err := tx.NewInsert().Model(j).ExcludeColumn("stats", "unreadable").On("conflict do nothing").Returning("").Exec(ctx)
+		if err != nil {
+			return fmt.Errorf("due maintenance: %w", err)
+		}
+		if n, _ := res.RowsAffected(); n > 0 {
+			made = j
+		}
+		_, err = tx.ExecContext(ctx, "update maintenance_states set due_at = greatest(due_at, ?::timestamptz) where host_id = ? and kind = ?", d.At, host, kind)
+		if err != nil {
+			return fmt.Errorf("due maintenance: %w", err)
+		}
+		return nil
+	})
+	if CodeOf(err) == ENotFound {
+		return nil, nil // deleted meanwhile
+	}
+	return made, err
+}
+
+func stillBusy(ctx context.Context, tx IDB, host HostID, kind JobKind) (string, error) {
+	var busy bool
+	err := tx.QueryRowContext(ctx, "select exists (select from jobs where host_id = ? and kind = ? and state in ('queued', 'sent', 'running'))", host, kind).Scan(&busy)
+	if err != nil {
+		return "", fmt.Errorf("due maintenance: %w", err)
+	}
+	if busy {
+		return CodeStillBusy, nil
+	}
+	return "", nil
+}
+
+func whySkipped(ctx context.Context, tx IDB, repo *HostRepository, kind JobKind, code string) (string, error) {
+	switch code {
+	case CodeNothingToDo:
+		return "Nothing to do: no source group of this host has a retention policy, so all snapshots stay. Give a group one to let old snapshots go.", nil
+	case CodeNotOwner:
+		name, err := ownerName(ctx, tx, repo)
+		return fmt.Sprintf("The %s of this shared repository is done by %s. Make this host its owner to do it here.", kind, name), err
+	case CodeBreakerOpen:
+		return fmt.Sprintf("It failed %d times in a row and doesn't run by itself any more. Look at its last job, mend what it names, and run it now: when that works, it goes on by itself.", breakerOpenAt), nil
+	case CodeBackingOff:
+		return "It failed just before and is not tried again at once. Look at its last job; Run now doesn't wait.", nil
+	}
+	return fmt.Sprintf("The %s before it had not ended yet. If that happens often, run it less often.", kind), nil
+}
+
+func ownerName(ctx context.Context, tx IDB, repo *HostRepository) (string, error) {
+	owner, err := FindOwner(ctx, tx, repo.HostID)
+	if err != nil || owner == nil {
+		return "another host", err
+	}
+	return "“" + owner.Name + "”", nil
+}
+
+// maintenanceSpec is what a run of a kind does, fixed now.
+func maintenanceSpec(ctx context.Context, tx IDB, kind JobKind, repo *HostRepository) (JobSpec, error) {
+	switch kind {
+	case KindForget:
+		groups, err := forgetGroups(ctx, tx, repo.HostID)
+		return JobSpec{Forget: groups}, err
+	case KindCheck:
+		subset, err := nextSubset(ctx, tx, repo)
+		return JobSpec{ReadDataSubset: subset}, err
+	}
+	return JobSpec{}, nil
+}
+
+// forgetGroups are the host's groups that let anything go, each with every tag
+// that it ever had.
+func forgetGroups(ctx context.Context, tx IDB, host HostID) ([]protocol.ForgetGroup, error) {
+	var rows []struct {
+		ID        GroupID
+		Name      string
+		Retention Retention `bun:"type:jsonb"`
+		Tags      []string  `bun:"type:jsonb"`
+	}
+	err := tx.NewRaw(`select g.id, g.name, g.retention, (select jsonb_agg(t.tag order by t.tag) from source_group_tags t where t.source_group_id = g.id) as tags
+		from source_groups g where g.host_id = ? and g.archived_at is null and g.retention <> '{}' order by lower(g.name)`, host).Scan(ctx, &rows)
+	if err != nil {
+		return nil, fmt.Errorf("retention policies: %w", err)
+	}
+	var groups []protocol.ForgetGroup
+	for _, r := range rows {
+		groups = append(groups, protocol.ForgetGroup{GroupID: r.ID.String(), Name: r.Name, Tags: r.Tags, Retention: r.Retention})
+	}
+	return groups, nil
+}
+
+// nextSubset is the part of the data that the next check reads. n/t goes round:
+// t checks in a row read everything.
+func nextSubset(ctx context.Context, tx IDB, repo *HostRepository) (string, error) {
+	var subset string
+	var parts, next int
+	err := tx.QueryRowContext(ctx, `select m.check_read_data_subset, r.check_parts, r.check_next
+		from host_repo_maintenance m, repositories r where m.host_id = ? and r.id = ?`, repo.HostID, repo.RepositoryID).Scan(&subset, &parts, &next)
+	if err != nil {
+		return "", fmt.Errorf("part of the data: %w", err)
+	}
+	if _, t, ok := subsetParts(subset); ok && t == parts {
+		return fmt.Sprintf("%d/%d", next, t), nil
+	}
+	return subset, nil
+}
+
+func subsetParts(subset string) (n, t int, ok bool) {
+	m := subsetFraction.FindStringSubmatch(subset)
+	if m == nil {
+		return 0, 0, false
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		return 0, 0, false
+	}
+	t, err = strconv.Atoi(m[2])
+	return n, t, err == nil && n >= 1 && n <= t
+}
+
+// RunMaintenance makes a run of forget, prune or check for a person, now. One
+// that still waits is that run, refreshed; where no group has a policy, a forget
+// is a skipped job that says so.
+func RunMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, actor Actor) (*Job, error) {
+	var made JobID
+	err := Tx(ctx, db, func(tx IDB) error {
+		if _, err := lockHost(ctx, tx, host); err != nil {
+			return err
+		}
+		if _, err := FindMaintenance(ctx, tx, host); err != nil {
+			return err
+		}
+		repo, err := FindRepository(ctx, tx, host)
+		if CodeOf(err) == ENotFound {
+			return Conflict("This host has no repository yet. Set one up, then run %s.", kind)
+		}
+		if err != nil {
+			return err
+		}
+		if err := mayMaintain(ctx, tx, repo, kind); err != nil {
+			return err
+		}
+		spec, err := maintenanceSpec(ctx, tx, kind, repo)
+		if err != nil {
+			return err
+		}
+		err = tx.NewRaw(`update jobs set spec = ? where id = (select id from jobs where host_id = ? and kind = ? and state = 'queued'
+			and accepted_at is null and not jsonb_exists(spec, 'snapshot_ids') order by id limit 1) returning id`, jsonb{spec}, host, kind).Scan(ctx, &made)
+		if err == nil || !isNoRows(err) {
+			return err
+		}
+		j := hostJob(host, kind, actor, repo)
+		j.Spec = spec
+		if kind == KindForget && len(spec.Forget) == 0 {
+			why, err := whySkipped(ctx, tx, repo, kind, CodeNothingToDo)
+			if err != nil {
+				return err
+			}
+			j.skip(CodeNothingToDo, why)
+		}
+		made = j.ID
+		return insertJob(ctx, tx, j)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return FindJob(ctx, db, made)
+}
+
+// mayMaintain: what concerns a whole shared repository is its owner's.
+func mayMaintain(ctx context.Context, tx IDB, repo *HostRepository, kind JobKind) error {
+	if kind == KindForget {
+		return nil
+	}
+	if err := ownRepositories(ctx, tx, repo.URLKey); err != nil {
+		return err
+	}
+	owner, err := FindOwner(ctx, tx, repo.HostID)
+	if err != nil || owner == nil || owner.HostID.IsZero() || owner.HostID == repo.HostID {
+		return err
+	}
+	e := Conflict("The %s of this shared repository is done by “%s”. Run it there, or make this host the repository's owner.", kind, owner.Name)
+	e.Detail = map[string]any{"owner_host_id": owner.HostID, "owner_host_name": owner.Name}
+	return e
+}
+
+// keepMaintenance keeps how a forget, prune or check ended. Snapshots that a
+// person removed are no news of the cadence.
+func keepMaintenance(ctx context.Context, tx IDB, j *Job) error {
+	if len(j.Spec.SnapshotIDs) > 0 {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `update maintenance_states set last_job_id = ?0, last_state = ?1, last_code = ?2, last_error = ?3, last_ended_at = ?4::timestamptz,
+			failures = case when ?1 in ('succeeded', 'warning') then 0 when ?1 = 'failed' then failures + 1 else failures end,
+			failed_at = case when ?1 in ('succeeded', 'warning') then null when ?1 = 'failed' then ?4::timestamptz else failed_at end,
+			good_at = case when ?1 in ('succeeded', 'warning') then greatest(good_at, ?4::timestamptz) else good_at end
+		where host_id = ?5 and kind = ?6 and (last_job_id is null or last_job_id <= ?0)`,
+		j.ID, j.State, j.ErrorCode, j.Error, j.FinishedAt, j.HostID, j.Kind)
+	if err == nil && j.Kind == KindCheck && j.RepositoryID != nil && (j.State == JobSucceeded || j.ErrorCode == protocol.ErrDamaged) {
+		err = keepRound(ctx, tx, j)
+	}
+	if err != nil {
+		return fmt.Errorf("keep maintenance: %w", err)
+	}
+	return nil
+}
+
+// keepRound moves the rotating check on to its next part.
+func keepRound(ctx context.Context, tx IDB, j *Job) error {
+	n, t, ok := subsetParts(j.Spec.ReadDataSubset)
+	if !ok {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `update repositories set check_parts = ?0, check_next = ?1 % ?0 + 1,
+			check_read = case when check_parts <> ?0 then 1 else check_read + 1 end % ?0,
+			check_round_at = case when check_parts <> ?0 or check_read = 0 then ?2::timestamptz else check_round_at end,
+			checked_whole_at = case when case when check_parts <> ?0 then 1 else check_read + 1 end >= ?0 then ?2::timestamptz else checked_whole_at end
+		where id = ?3`, t, n, j.FinishedAt, *j.RepositoryID)
+	return err
+}
+
+// CheckRound is how far the check that reads the data part by part is round.
+type CheckRound struct {
+	// Parts is in how many the data is read, 0 before the first; Read of them
+	// were, since Since, and Next is the next one.
+	Parts, Read, Next int
+	Since             *time.Time
+	// WholeAt is when the last of all parts was read.
+	WholeAt *time.Time
+}
+
+// FindCheckRound reads how far the check of a host's repository is round.
+func FindCheckRound(ctx context.Context, db IDB, host HostID) (CheckRound, error) {
+	var c CheckRound
+	err := db.NewRaw(`select r.check_parts as parts, r.check_read as read, r.check_next as next, r.check_round_at as since, r.checked_whole_at as whole_at
+		from host_repositories hr join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id where hr.host_id = ?`, host).Scan(ctx, &c)
+	if err != nil && !isNoRows(err) {
+		return c, fmt.Errorf("check round: %w", err)
+	}
+	return c, nil
+}
