@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"resticfleet/agent/failpoint"
@@ -37,13 +38,15 @@ func (s *Service) MaintainOnce(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	var failed []error
 	for _, d := range due {
 		if d.Skip == "" && !d.Linked {
 			continue // when it is there again
 		}
 		j, err := models.RunDueMaintenance(ctx, s.DB, d.HostID, d.Kind, now)
 		if err != nil {
-			return err
+			failed = append(failed, err) // the other hosts' work is due all the same
+			continue
 		}
 		if j == nil {
 			continue
@@ -52,7 +55,7 @@ func (s *Service) MaintainOnce(ctx context.Context, now time.Time) error {
 		s.Log.InfoContext(ctx, "maintenance is due", "host.id", d.HostID, "kind", d.Kind, "scheduled_at", d.At, "state", j.State, "code", j.ErrorCode)
 		s.jobChanged(j)
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // RunMaintenance asks for a forget, prune or check now.

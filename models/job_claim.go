@@ -15,7 +15,9 @@ import (
 // The order is that of asking. What waits: everything behind the host's init;
 // a backup while the host's other one runs, or exclusive work runs in the
 // repository or was asked for earlier by a host that is there; exclusive work
-// while anything runs in the repository. The look below is a courtesy; what
+// while anything runs in the repository, or (but for an init) a backup was asked
+// for earlier by a host that is there: or else a chain of exclusive jobs would
+// hold it back for ever. The look below is a courtesy; what
 // decides between two servers is the constraint jobs_gate.
 func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, error) {
 	var claimed *Job
@@ -67,12 +69,16 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 }
 
 func failUnbound(ctx context.Context, tx IDB, j *Job) error {
-	_, err := tx.ExecContext(ctx, `update jobs set state = 'failed', finished_at = now(), error_code = ?,
-		error = 'The host has no repository any more. Set one up on the host''s page, then run this again.' where id = ? and state = 'queued'`, CodeNoRepositoryBound, j.ID)
+	ended := &Job{}
+	err := tx.NewRaw(`update jobs set state = 'failed', finished_at = now(), error_code = ?,
+		error = 'The host has no repository any more. Set one up on the host''s page, then run this again.' where id = ? and state = 'queued' returning *`, CodeNoRepositoryBound, j.ID).Scan(ctx, ended)
+	if isNoRows(err) {
+		return nil // cancelled since the look
+	}
 	if err != nil {
 		return fmt.Errorf("claim: %w", err)
 	}
-	return nil
+	return keepMaintenance(ctx, tx, ended)
 }
 
 // beside is how many jobs that need no gate may run on a host at once.
@@ -103,9 +109,14 @@ func mayLeave(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job
 			select from jobs w join hosts h on h.id = w.host_id
 			where w.state = 'queued' and w.repository_id = ? and w.id < ? and w.kind in ('init', 'prune', 'check', 'forget')
 				and ?
+		)) or (? and exists (
+			select from jobs w join hosts h on h.id = w.host_id
+			where w.state = 'queued' and w.repository_id = ? and w.id < ? and w.kind = 'backup' and ?
+				and not exists (select from jobs i where i.host_id = w.host_id and i.kind = 'init' and i.state in ('queued', 'sent', 'running'))
 		))`,
 		gate(repo.RepositoryID, h.No, j.Kind), repo.RepositoryID, j.ID, j.Kind.exclusive(), h.ID,
-		j.Kind.exclusive(), repo.RepositoryID, j.ID, hostLinked).Scan(&blocked)
+		j.Kind.exclusive(), repo.RepositoryID, j.ID, hostLinked,
+		j.Kind.exclusive() && j.Kind != KindInit, repo.RepositoryID, j.ID, hostLinked).Scan(&blocked)
 	if err != nil {
 		return false, fmt.Errorf("claim: %w", err)
 	}

@@ -244,8 +244,11 @@ func RequestCancel(ctx context.Context, db *DB, id JobID) (*Job, error) {
 			return e
 		}
 		if j.State == JobQueued {
-			_, err = tx.ExecContext(ctx, `update jobs set cancel_requested_at = now(), state = 'cancelled', finished_at = now(),
-				error_code = ?, error = 'Cancelled before it was sent to the host. Run it again when it suits.' where id = ?`, protocol.ErrCancelled, id)
+			err = tx.NewRaw(`update jobs set cancel_requested_at = now(), state = 'cancelled', finished_at = now(),
+				error_code = ?, error = 'Cancelled before it was sent to the host. Run it again when it suits.' where id = ? returning *`, protocol.ErrCancelled, id).Scan(ctx, j)
+			if err == nil {
+				err = keepMaintenance(ctx, tx, j)
+			}
 		} else {
 			_, err = tx.ExecContext(ctx, "update jobs set cancel_requested_at = coalesce(cancel_requested_at, now()) where id = ?", id)
 		}

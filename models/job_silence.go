@@ -55,9 +55,13 @@ func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
 	return ended, err
 }
 
-// keepLost shows a group whose backup was lost as one that needs a hand.
+// keepLost shows a group whose backup was lost as one that needs a hand, and how
+// maintenance ended that its host never told of.
 func keepLost(ctx context.Context, tx IDB, ended []*Job) error {
 	for _, j := range ended {
+		if err := keepMaintenance(ctx, tx, j); err != nil {
+			return err
+		}
 		if j.State != JobLost || j.Kind != KindBackup {
 			continue
 		}

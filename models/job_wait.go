@@ -91,12 +91,18 @@ func behind(waits *openJob, open []*openJob) *Job {
 			return other
 		case sameRepository && !underWay && other.Kind.exclusive() && !j.Kind.exclusive() && older(other, j) && o.There:
 			asked = first(asked, other)
+		case sameRepository && !underWay && other.Kind == KindBackup && j.Kind.exclusive() && j.Kind != KindInit && older(other, j) && o.There && !initOpen(other.HostID, open):
+			asked = first(asked, other)
 		}
 	}
 	if asked == nil && len(besides) >= beside {
 		return besides[0]
 	}
 	return asked
+}
+
+func initOpen(host HostID, open []*openJob) bool {
+	return slices.ContainsFunc(open, func(o *openJob) bool { return o.HostID == host && o.Kind == KindInit })
 }
 
 func first(a, b *Job) *Job {

@@ -16,10 +16,10 @@ const ownerAwayFor = 72 * time.Hour
 // for too long while that other one is linked. It changes nothing else.
 func ownRepositories(ctx context.Context, tx IDB, urlKey string) error {
 	_, err := tx.ExecContext(ctx, `with bound as (
-			select u.repository_id, hr.host_id, hr.bound_at, ?0 as there, not ?0 and `+heardNow+` - h.heard > ?1::interval as gone
-			from host_repositories hr join repository_urls u on u.url = hr.url_key join hosts h on h.id = hr.host_id and h.archived_at is null
+			select u.repository_id, hr.host_id, hr.bound_at, ?0 as there, not ?0 and `+heardNow+` - h.heard > ?1::interval as gone, r.owner_host_id is not null as taking
+			from host_repositories hr join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id join hosts h on h.id = hr.host_id and h.archived_at is null
 			where ?2 = '' or u.repository_id = (select repository_id from repository_urls where url = ?2)),
-		best as (select distinct on (repository_id) repository_id, host_id, there from bound order by repository_id, gone, bound_at, host_id)
+		best as (select distinct on (repository_id) repository_id, host_id, there from bound order by repository_id, gone, taking and not there, bound_at, host_id)
 		update repositories r set owner_host_id = best.host_id, owner_since = now(), owner_before = r.owner_host_id,
 			owner_reason = case when r.owner_host_id is null then 'bound' else 'taken' end
 		from best left join bound o on o.repository_id = best.repository_id and o.host_id = (select owner_host_id from repositories where id = best.repository_id)

@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -94,11 +95,14 @@ func dueMaintenance(ctx context.Context, db IDB, now time.Time, where string, ar
 		Linked           bool
 		Owns             bool
 		HasPolicy        bool
+		Busy             bool
 	}
 	err := db.NewRaw(`select s.*, case s.kind when 'forget' then m.forget_cron when 'prune' then m.prune_cron else m.check_cron end as cron,
 			h.timezone, greatest(s.effective_at, h.timezone_since, hr.bound_at, s.due_at) as since, ? as linked,
 			r.owner_host_id is null or r.owner_host_id = s.host_id as owns,
-			s.kind = 'forget' and exists (select from source_groups g where g.host_id = s.host_id and g.archived_at is null and g.retention <> '{}') as has_policy
+			s.kind = 'forget' and exists (select from source_groups g where g.host_id = s.host_id and g.archived_at is null and g.retention <> '{}') as has_policy,
+			exists (select from jobs j where j.host_id = s.host_id and j.kind = s.kind and j.state in ('queued', 'sent', 'running')
+				and not jsonb_exists(j.spec, 'snapshot_ids')) as busy
 		from maintenance_states s join host_repo_maintenance m on m.host_id = s.host_id join hosts h on h.id = s.host_id and h.archived_at is null
 		join host_repositories hr on hr.host_id = s.host_id join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id
 		where case s.kind when 'forget' then m.forget_enabled when 'prune' then m.prune_enabled else m.check_enabled end and ?
@@ -126,6 +130,8 @@ func dueMaintenance(ctx context.Context, db IDB, now time.Time, where string, ar
 			d.Skip = CodeBreakerOpen
 		case r.BacksOffUntil().After(now):
 			d.Skip = CodeBackingOff
+		case r.Busy:
+			d.Skip = CodeStillBusy
 		}
 		due = append(due, d)
 	}
@@ -156,11 +162,6 @@ func RunDueMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, n
 		if j.Spec, err = maintenanceSpec(ctx, tx, kind, repo); err != nil {
 			return err
 		}
-		if d.Skip == "" {
-			if d.Skip, err = stillBusy(ctx, tx, host, kind); err != nil {
-				return err
-			}
-		}
 		switch {
 		case d.Skip != "":
 			why, err := whySkipped(ctx, tx, repo, kind, d.Skip)
@@ -188,18 +189,6 @@ func RunDueMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, n
 		return nil, nil // deleted meanwhile
 	}
 	return made, err
-}
-
-func stillBusy(ctx context.Context, tx IDB, host HostID, kind JobKind) (string, error) {
-	var busy bool
-	err := tx.QueryRowContext(ctx, "select exists (select from jobs where host_id = ? and kind = ? and state in ('queued', 'sent', 'running'))", host, kind).Scan(&busy)
-	if err != nil {
-		return "", fmt.Errorf("due maintenance: %w", err)
-	}
-	if busy {
-		return CodeStillBusy, nil
-	}
-	return "", nil
 }
 
 func whySkipped(ctx context.Context, tx IDB, repo *HostRepository, kind JobKind, code string) (string, error) {
@@ -314,21 +303,22 @@ func RunMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, acto
 		if err != nil {
 			return err
 		}
-		err = tx.NewRaw(`update jobs set spec = ? where id = (select id from jobs where host_id = ? and kind = ? and state = 'queued'
-			and accepted_at is null and not jsonb_exists(spec, 'snapshot_ids') order by id limit 1) returning id`, jsonb{spec}, host, kind).Scan(ctx, &made)
-		if err == nil || !isNoRows(err) {
-			return err
-		}
 		j := hostJob(host, kind, actor, repo)
 		j.Spec = spec
+		made = j.ID
 		if kind == KindForget && len(spec.Forget) == 0 {
 			why, err := whySkipped(ctx, tx, repo, kind, CodeNothingToDo)
 			if err != nil {
 				return err
 			}
 			j.skip(CodeNothingToDo, why)
+			return insertJob(ctx, tx, j)
 		}
-		made = j.ID
+		err = tx.NewRaw(`update jobs set spec = ? where id = (select id from jobs where host_id = ? and kind = ? and state = 'queued'
+			and not jsonb_exists(spec, 'snapshot_ids') order by id limit 1) returning id`, jsonb{spec}, host, kind).Scan(ctx, &made)
+		if err == nil || !isNoRows(err) {
+			return err
+		}
 		return insertJob(ctx, tx, j)
 	})
 	if err != nil {
@@ -354,10 +344,10 @@ func mayMaintain(ctx context.Context, tx IDB, repo *HostRepository, kind JobKind
 	return e
 }
 
-// keepMaintenance keeps how a forget, prune or check ended. Snapshots that a
-// person removed are no news of the cadence.
+// keepMaintenance keeps how a forget, prune or check ended; it does nothing for
+// any other kind. Snapshots that a person removed are no news of the cadence.
 func keepMaintenance(ctx context.Context, tx IDB, j *Job) error {
-	if len(j.Spec.SnapshotIDs) > 0 {
+	if !slices.Contains(MaintenanceKinds, j.Kind) || len(j.Spec.SnapshotIDs) > 0 {
 		return nil
 	}
 	_, err := tx.ExecContext(ctx, `update maintenance_states set last_job_id = ?0, last_state = ?1, last_code = ?2, last_error = ?3, last_ended_at = ?4::timestamptz,
@@ -375,7 +365,9 @@ func keepMaintenance(ctx context.Context, tx IDB, j *Job) error {
 	return nil
 }
 
-// keepRound moves the rotating check on to its next part.
+// keepRound moves the rotating check on to its next part. Two checks that were
+// made before either ended read the same part: it counts once. The job's end may
+// just have taught which repository its address leads to.
 func keepRound(ctx context.Context, tx IDB, j *Job) error {
 	n, t, ok := subsetParts(j.Spec.ReadDataSubset)
 	if !ok {
@@ -385,7 +377,8 @@ func keepRound(ctx context.Context, tx IDB, j *Job) error {
 			check_read = case when check_parts <> ?0 then 1 else check_read + 1 end % ?0,
 			check_round_at = case when check_parts <> ?0 or check_read = 0 then ?2::timestamptz else check_round_at end,
 			checked_whole_at = case when case when check_parts <> ?0 then 1 else check_read + 1 end >= ?0 then ?2::timestamptz else checked_whole_at end
-		where id = ?3`, t, n, j.FinishedAt, *j.RepositoryID)
+		where id = coalesce((select repository_id from repository_urls where url = ?3), ?4) and (check_parts <> ?0 or check_next = ?1)`,
+		t, n, j.FinishedAt, urlKey(j.RepositoryURL), *j.RepositoryID)
 	return err
 }
 

@@ -240,6 +240,13 @@ func redirectWaiting(ctx context.Context, tx IDB, r *HostRepository) error {
 			error = 'Cancelled: the host has another repository now.'
 		where host_id = ? and state = 'queued' and kind = 'init' and actor_kind = 'system' and repository_url <> ?`, protocol.ErrCancelled, r.HostID, r.URL)
 	if err == nil {
+		// Maintenance was asked for the repository before, by what was known of it.
+		_, err = tx.ExecContext(ctx, `update jobs set state = 'cancelled', finished_at = now(), error_code = ?,
+				error = 'Cancelled: the host has another repository now.'
+			where host_id = ? and state = 'queued' and kind in ('forget', 'prune', 'check')
+				and repository_id <> (select repository_id from repository_urls where url = ?)`, protocol.ErrCancelled, r.HostID, r.URLKey)
+	}
+	if err == nil {
 		_, err = tx.ExecContext(ctx, `update jobs set repository_id = (select repository_id from repository_urls where url = ?),
 				repository_url = case when repository_url = '' then '' else ? end
 			where host_id = ? and state = 'queued'`, r.URLKey, r.URL, r.HostID)
