@@ -251,7 +251,7 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 	paths := spec["paths"].(object)
-	braces := strings.NewReplacer(":id", "{id}", ":gid", "{gid}", ":sid", "{sid}")
+	braces := strings.NewReplacer(":id", "{id}", ":gid", "{gid}", ":sid", "{sid}", ":kind", "{kind}")
 	for _, route := range api.Routes() {
 		if route.Pattern == "/api/openapi.json" {
 			continue
@@ -283,7 +283,7 @@ func TestUnknownAddressesAndMethods(t *testing.T) {
 	b := setup(t)
 	b.call("GET", "/api/nothing", nil).refused(404, "")
 	b.call("DELETE", "/api/jobs", nil).refused(405, "")
-	b.call("POST", "/api/hosts/"+b.addHost("web-1")+"/repo-maintenance/prune/run", nil).refused(404, "")
+	b.call("POST", "/api/hosts/"+b.addHost("web-1")+"/repo-maintenance/backup/run", nil).refused(404, "")
 }
 
 func TestAnyAcceptHeaderIsAnswered(t *testing.T) {
