@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"resticfleet/agent/protocol"
 	"resticfleet/agent/restic"
@@ -18,25 +20,28 @@ const answerBytes = 256 << 10
 // answer writes down what a look-up has found, in the pieces in which it is told,
 // and says how many they are. It is done before the job's end is written down;
 // after a crash in between the same is found again.
-func (w *worker) answer(items []any) (pieces int64, err error) {
+func (w *worker) answer(items []any) (pieces int64, left int, err error) {
 	if len(items) == 0 {
-		return 0, nil
+		return 0, 0, nil
 	}
-	var out, piece strings.Builder
+	var out, piece bytes.Buffer
 	cut := func() {
 		if piece.Len() > 0 {
-			out.WriteString("[" + piece.String() + "]\n")
+			out.WriteByte('[')
+			out.Write(piece.Bytes())
+			out.WriteString("]\n")
 			pieces++
 			piece.Reset()
 		}
 	}
 	for _, item := range items {
-		raw, err := json.Marshal(item)
+		raw, err := json.Marshal(w.scrub.Item(item))
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if len(raw) > answerBytes {
-			continue // no snapshot has that many paths; the rest must arrive
+			left++ // the rest must arrive
+			continue
 		}
 		if piece.Len()+len(raw) > answerBytes {
 			cut()
@@ -47,26 +52,31 @@ func (w *worker) answer(items []any) (pieces int64, err error) {
 		piece.Write(raw)
 	}
 	cut()
-	return pieces, w.r.reserve.spend(func() error { return writeAtomically(w.j.dir.answer(), []byte(w.scrub.Text(out.String()))) })
+	return pieces, left, w.r.reserve.spend(func() error { return writeDurably(w.j.dir.answer(), out.Bytes()) })
 }
 
 // Answer reads a piece of what a job that has ended found; nil where it is gone.
 func (r *Runner) Answer(jobID string, seq int64) ([]json.RawMessage, error) {
-	raw, err := os.ReadFile(r.runDir(jobID).answer())
+	f, err := os.Open(r.runDir(jobID).answer())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	n := int64(0)
-	for line := range strings.Lines(string(raw)) {
-		if n++; n == seq {
+	defer func() { _ = f.Close() }() // only read
+	for lines, n := bufio.NewReader(f), int64(1); ; n++ {
+		line, err := lines.ReadBytes('\n')
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case n == seq:
 			var items []json.RawMessage
-			return items, json.Unmarshal([]byte(line), &items)
+			return items, json.Unmarshal(line, &items)
 		}
 	}
-	return nil, nil
 }
 
 // concluded completes the end of a look-up with what it has found.
@@ -74,9 +84,15 @@ func (w *worker) concluded(job restic.Job, results []restic.StepResult, end *pro
 	if end.Outcome != protocol.OutcomeSucceeded {
 		return end
 	}
-	pieces, err := w.answer(restic.Found(job, results))
+	pieces, left, err := w.answer(restic.Found(job, results))
 	if err != nil {
 		return w.r.agentFault(w.j, err)
+	}
+	if left > 0 {
+		if end.Stats == nil {
+			end.Stats = map[string]any{}
+		}
+		end.Stats["items_left_out"] = left
 	}
 	end.LastAnswerSeq = pieces
 	return end

@@ -175,6 +175,7 @@ func (r *Runner) finish(ctx context.Context, j *job, end protocol.Finished) {
 		if err == nil || errors.Is(err, ErrUnknownJob) {
 			failpoint.Hit(failpoint.Concluded)
 			r.dropOutput(j)
+			r.dropCheckCache(j)
 			break
 		}
 		r.cfg.Logger.Error("a job's result can't be written down yet", "job.id", j.id, "err", err)
@@ -194,11 +195,16 @@ func (r *Runner) finish(ctx context.Context, j *job, end protocol.Finished) {
 	r.cfg.Changed(j.id)
 }
 
-// dropOutput removes what restic printed, and the cache of a check that died, once the job's log and result hold
-// what is to be kept of it: a server that is away for weeks must not fill the
-// disk with it.
-func (r *Runner) dropOutput(j *job) {
-	if j.run.Kind == protocol.KindCheck {
+// dropCheckCache removes the caches that checks left which died. Not beside
+// another check, whose own cache can't be told from theirs.
+func (r *Runner) dropCheckCache(j *job) {
+	r.mu.Lock()
+	other := false
+	for _, o := range r.jobs {
+		other = other || (o != j && o.run.Kind == protocol.KindCheck && r.stateOf(o) != protocol.JobFinished)
+	}
+	r.mu.Unlock()
+	if j.run.Kind == protocol.KindCheck && !other {
 		left, _ := filepath.Glob(filepath.Join(r.cacheDir(), "restic-check-cache-*")) // the pattern is fine
 		for _, dir := range left {
 			if err := os.RemoveAll(dir); err != nil {
@@ -206,6 +212,12 @@ func (r *Runner) dropOutput(j *job) {
 			}
 		}
 	}
+}
+
+// dropOutput removes what restic printed, once the job's log and result hold
+// what is to be kept of it: a server that is away for weeks must not fill the
+// disk with it.
+func (r *Runner) dropOutput(j *job) {
 	for n := 1; exists(string(j.dir.step(n))); n++ {
 		for _, name := range []string{restic.Stdout, restic.Stderr} {
 			if err := os.Remove(j.dir.step(n).file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -262,6 +264,10 @@ func (r *Runner) ackFinished(jobID string) error {
 		return err
 	}
 	failpoint.Hit(failpoint.AckKept)
+	// A list of snapshots after every job is too much to keep for days.
+	if err := os.Remove(j.dir.answer()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.cfg.Logger.Error("an answer can't be removed", "job.id", jobID, "err", err)
+	}
 	j.closeLog(r.cfg.Logger)
 	delete(r.jobs, jobID)
 	return nil

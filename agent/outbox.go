@@ -20,8 +20,9 @@ import (
 // without one; log lines are read from the runner when they are sent.
 //
 // A job's messages leave in order: accepted, started, log, finished; the end of a
-// look-up waits until its answer is acknowledged. The job is done with once its result and every log line before it are settled:
-// acknowledged, or rejected as what the server can never store.
+// look-up waits until its answer is settled. The job is done with once its result
+// and every log line before it are settled: acknowledged, or rejected as what the
+// server can never store.
 type outbox struct {
 	runner *Runner
 	log    *slog.Logger
@@ -275,7 +276,7 @@ func (o *outbox) due(r *report, s JobStatus, now time.Time) (*protocol.Envelope,
 			return e, 0
 		}
 		o.settle(m) // it is gone, and the server says so
-		return nil, 0
+		return o.due(r, s, now)
 	}
 	told := s.Result != nil && r.answerSent >= s.Result.LastAnswerSeq && len(r.answers) == 0
 	if told && r.logSent >= s.Result.LastLogSeq && late(r.finished) {

@@ -277,3 +277,69 @@ func TestOutboxDoesWithoutALogThatIsGone(t *testing.T) {
 		t.Errorf("%+v", d.runner.Pending())
 	}
 }
+
+// answered writes down a look-up that has ended, with so many pieces of answer.
+func (d *desk) answered(id string, pieces int) {
+	d.t.Helper()
+	j := d.job(id)
+	var file strings.Builder
+	for n := range pieces {
+		fmt.Fprintf(&file, "[{\"n\":%d}]\n", n+1)
+	}
+	if err := writeDurably(j.dir.answer(), []byte(file.String())); err != nil {
+		d.t.Fatal(err)
+	}
+	d.end(j, protocol.Finished{Outcome: protocol.OutcomeSucceeded, LastAnswerSeq: int64(pieces)})
+}
+
+// The end of a look-up is told behind its whole answer: a lost piece goes again,
+// and a new session begins anew.
+func TestOutboxTellsAnAnswerBeforeItsEnd(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, outboxLimits{resendAfter: time.Minute, answerWindow: 2})
+	d.answered("a", 3)
+	d.expect("a-accepted", "a-started", "a-answer-1", "a-answer-2")
+	d.ack("a-accepted", "a-started", "a-answer-2")
+	d.expect()
+	d.clock = d.clock.Add(time.Minute)
+	d.expect("a-answer-1")
+	d.ack("a-answer-1")
+	again := d.sent()
+	if got := ids(again); !slices.Equal(got, []string{"a-answer-3"}) {
+		t.Fatalf("%q", got)
+	}
+	if piece, err := protocol.Decode[protocol.Answer](again[0]); err != nil || piece.JobID != "a" || piece.Seq != 3 || string(piece.Items[0]) != `{"n":3}` {
+		t.Errorf("%+v, %v", piece, err)
+	}
+	d.begin(d.runner.Hello(), nil)
+	d.expect("a-answer-1", "a-answer-2")
+	d.ack("a-answer-1", "a-answer-2")
+	d.expect("a-answer-3")
+	d.ack("a-answer-3")
+	d.expect("a-finished")
+	d.ack("a-finished")
+	if _, ok := d.runner.Status("a"); ok {
+		t.Error("everything is there")
+	}
+	if exists(d.runner.runDir("a").answer()) {
+		t.Error("the answer is kept although the server has it")
+	}
+}
+
+// What can't be told stands in nobody's way: the server sees by the end's number
+// that something is missing.
+func TestOutboxDoesWithoutAPieceThatCanNotArrive(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, outboxLimits{})
+	d.answered("a", 2)
+	d.expect("a-accepted", "a-started", "a-answer-1", "a-answer-2")
+	d.acknowledge(protocol.Ack{Acknowledged: []string{"a-answer-1"}, Rejected: []protocol.Rejection{{ID: "a-answer-2", Reason: "no"}}})
+	d.expect("a-finished")
+
+	gone := newDesk(t, outboxLimits{})
+	gone.answered("b", 2)
+	if err := writeDurably(gone.runner.runDir("b").answer(), []byte("torn")); err != nil {
+		t.Fatal(err)
+	}
+	gone.expect("b-accepted", "b-started", "b-finished")
+}

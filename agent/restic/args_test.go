@@ -29,7 +29,21 @@ func TestArguments(t *testing.T) {
 	run := testRun(protocol.KindBackup)
 	hostile := run
 	hostile.Tag, hostile.ResticHost, hostile.Parent = "--prune", "-h", "--parent"
+	policy := protocol.ForgetGroup{Tags: []string{"documents", "--prune", " odd: tag"}, Retention: protocol.Retention{
+		KeepLast: 1, KeepHourly: 2, KeepDaily: 3, KeepWeekly: 4, KeepMonthly: 5, KeepYearly: 6, KeepWithin: "1y2m3d4h", KeepTags: []string{"--unsafe-allow-remove-all"},
+	}}
+	part, compared := run, run
+	part.ReadDataSubset, compared.SnapshotIDs = "2/5", []string{snapshotID(1), snapshotID(2)}
 	for name, args := range map[string][]string{
+		"plan":          planArgs(run, policy),
+		"plan-odd":      planArgs(hostile, protocol.ForgetGroup{Tags: []string{"a"}, Retention: protocol.Retention{KeepLast: 7}}),
+		"forget":        forgetArgs(compared.SnapshotIDs),
+		"prune":         pruneArgs(),
+		"check":         checkArgs(run),
+		"check-part":    checkArgs(part),
+		"snapshots":     listArgs(run),
+		"snapshots-of":  listArgs(run, policy.Tags...),
+		"diff":          diffArgs(compared),
 		"backup":        backupArgs(run, "/state/run/1/includes.raw", ""),
 		"backup-parent": backupArgs(run, "/state/run/1/includes.raw", strings.Repeat("ab", 32)),
 		"backup-odd":    backupArgs(hostile, "--files", hostile.Parent),

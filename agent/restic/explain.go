@@ -80,7 +80,11 @@ var rules = []rule{
 // the second credentials it says so: the first ones may be fine.
 func explain(run protocol.Run, r StepResult) (code, text string) {
 	code, text = explainStep(run, r)
-	if run.Repository.Maintenance && code != protocol.ErrAppendOnly {
+	switch code {
+	case protocol.ErrWrongPassword, protocol.ErrBackendForbidden, protocol.ErrNoRepository, protocol.ErrUnreachable:
+		if !run.Repository.Maintenance {
+			break
+		}
 		text = "With the credentials for forget and prune: " + text
 	}
 	return code, text
@@ -118,6 +122,10 @@ func explainStep(run protocol.Run, r StepResult) (code, text string) {
 		}
 		return protocol.ErrAppendOnly, sentences(fmt.Sprintf("The host's credentials may add to the repository at %s and not remove from it (an append-only server or an object lock).", url),
 			"Store credentials for forget and prune in the host's repository settings.")
+	case r.is("prune") && (strings.Contains(said, "packs from index missing in repo") || strings.Contains(said, "index is not complete") ||
+		strings.Contains(said, "pack size does not match")):
+		return protocol.ErrDamaged, sentences("prune found damage in the repository and removed nothing: "+stop(firstLines(said)),
+			"Run a check, read its log, and follow restic's guide to repairing a repository (restic repair).")
 	case r.is("check") && strings.Contains(said, "repository contains errors"):
 		return protocol.ErrDamaged, sentences("check found damage in the repository: "+stop(firstLines(said)),
 			"Read the job's log, don't prune, and follow restic's guide to repairing a repository (restic repair).")
@@ -137,10 +145,14 @@ func explainStep(run protocol.Run, r StepResult) (code, text string) {
 
 // refusesRemoval: the backend let restic read and add, and not delete.
 func (o *Output) refusesRemoval() bool {
-	said := strings.ToLower(o.exitMessage + "\n" + o.stderrTail)
-	for _, refusal := range []string{"403", "forbidden", "access denied", "accessdenied", "append-only", "object lock", "worm"} {
-		if strings.Contains(said, refusal) && strings.Contains(said, "remove") {
-			return true
+	for line := range strings.Lines(strings.ToLower(o.exitMessage + "\n" + o.stderrTail)) {
+		if !strings.Contains(line, "remove(<") && !strings.Contains(line, "unable to remove") {
+			continue
+		}
+		for _, refusal := range []string{"403 forbidden", "(403)", "access denied", "accessdenied", "append-only", "object lock"} {
+			if strings.Contains(line, refusal) {
+				return true
+			}
 		}
 	}
 	return false

@@ -24,7 +24,7 @@ func nextForget(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	if step, end := sameRepository(&s); step != nil || end != nil {
 		return step, end
 	}
-	f := forgetting{job: job, held: map[string]bool{}}
+	f := forgetting{job: job, held: map[string]bool{}, spared: map[string]bool{}}
 	for _, id := range job.Run.Held {
 		f.held[id] = true
 	}
@@ -75,6 +75,8 @@ func sameRepository(s *script) (*Step, *protocol.Finished) {
 	}
 	r, step := s.ask(Step{Purpose: PurposeMain, Args: catConfigArgs(), Document: true})
 	switch {
+	case step != nil && s.job.CancelAsked:
+		return nil, Cancelled(s.job.Run.JobID)
 	case step != nil:
 		return step, nil
 	case r.ExitCode != 0:
@@ -91,6 +93,7 @@ func sameRepository(s *script) (*Step, *protocol.Finished) {
 type forgetting struct {
 	job    Job
 	held   map[string]bool
+	spared map[string]bool // kept by a policy, or of a group that is left alone
 	groups []*forgetGroup
 	doomed []string // full ids
 	tried  int      // of the doomed, those that restic was told to remove
@@ -106,6 +109,8 @@ type forgetGroup struct {
 	Err     string `json:"error,omitempty"`
 
 	code   string
+	label  string
+	keep   []string // full ids
 	remove []string
 }
 
@@ -128,7 +133,7 @@ func (f *forgetting) plan(s *script) (*Step, *protocol.Finished) {
 		case step != nil:
 			return step, nil
 		}
-		g := &forgetGroup{ID: policy.GroupID, Name: policy.Name}
+		g := &forgetGroup{ID: policy.GroupID, Name: policy.Name, label: policyName(policy)}
 		f.groups = append(f.groups, g)
 		if r.ExitCode != 0 && !r.keepsNothing() {
 			return nil, end(f.job, *r, nil)
@@ -142,9 +147,27 @@ func (f *forgetting) plan(s *script) (*Step, *protocol.Finished) {
 		default:
 			f.judge(g, policy, items)
 		}
+	}
+	f.condemn()
+	return nil, nil
+}
+
+// condemn gathers what goes, once. What two groups have tagged, by hand, stays
+// as long as one of them keeps it.
+func (f *forgetting) condemn() {
+	chosen := map[string]bool{}
+	for _, g := range f.groups {
+		g.remove = slices.DeleteFunc(g.remove, func(id string) bool {
+			if f.spared[id] {
+				g.Kept++
+				return true
+			}
+			gone := chosen[id]
+			chosen[id] = true
+			return gone
+		})
 		f.doomed = append(f.doomed, g.remove...)
 	}
-	return nil, nil
 }
 
 // judge takes a dry run's answer for one policy.
@@ -153,11 +176,14 @@ func (f *forgetting) judge(g *forgetGroup, policy protocol.ForgetGroup, items []
 		switch {
 		case item.Keep:
 			g.Kept++
+			g.keep = append(g.keep, item.Snapshot.ID)
+			f.spared[item.Snapshot.ID] = true
 		case f.held[item.Snapshot.ID]:
 			g.Held++
 		// The filter's answer is checked again, since data hangs on it.
 		case !snapshotIDs.MatchString(item.Snapshot.ID) || item.Snapshot.Hostname != f.job.Run.ResticHost || !carries(item.Snapshot, policy.Tags):
 			f.fault(g, protocol.ErrRestic, "restic listed a snapshot that is none of this group's: nothing of it was removed.", "Run it again; see the job's log if it happens again.")
+			f.spare(g, items)
 			return
 		default:
 			g.remove = append(g.remove, item.Snapshot.ID)
@@ -165,13 +191,24 @@ func (f *forgetting) judge(g *forgetGroup, policy protocol.ForgetGroup, items []
 	}
 	if g.Kept == 0 && len(items) > 0 {
 		f.keepsNothing(g, policy)
+		f.spare(g, items)
 	}
 }
 
-// keepsNothing: restic itself refuses where only tags would keep something, and
-// none of the snapshots has one of them.
+// spare leaves a group alone: no other policy removes its snapshots either.
+func (f *forgetting) spare(g *forgetGroup, items []protocol.PlanItem) {
+	g.Kept, g.Held, g.keep = len(items), 0, nil
+	for _, item := range items {
+		f.spared[item.Snapshot.ID] = true
+	}
+}
+
+// keepsNothing: restic itself refuses where only tags would keep something and
+// none of the snapshots has one of them, and a duration of nothing (0h).
 func (r StepResult) keepsNothing() bool {
-	return r.ExitCode == 1 && strings.Contains(r.Output.said(), "refusing to delete last snapshot")
+	said := r.Output.said()
+	return r.ExitCode == 1 && r.is("forget") &&
+		(strings.Contains(said, "refusing to delete last snapshot") || strings.Contains(said, "no policy was specified"))
 }
 
 func (f *forgetting) keepsNothing(g *forgetGroup, policy protocol.ForgetGroup) {
@@ -213,7 +250,14 @@ func (f *forgetting) planByID(s *script) (*Step, *protocol.Finished) {
 			g.remove = append(g.remove, id)
 		}
 	}
+	slices.Sort(g.remove)
+	g.remove = slices.Compact(g.remove)
 	g.Kept = len(there) - len(g.remove)
+	for _, s := range there {
+		if !slices.Contains(g.remove, s.ID) {
+			g.keep = append(g.keep, s.ID)
+		}
+	}
 	switch {
 	case len(g.remove) > 0:
 	case g.Held > 0:
@@ -228,7 +272,11 @@ func (f *forgetting) planByID(s *script) (*Step, *protocol.Finished) {
 // remove forgets by id. stopped is the step that didn't do it.
 func (f *forgetting) remove(s *script) (stopped *StepResult, todo *Step) {
 	for chunk := range slices.Chunk(f.doomed, forgetChunk) {
-		r, step := s.take(Step{Purpose: PurposeMain, Args: forgetArgs(chunk), Note: fmt.Sprintf("Removing %d of %d snapshots.", len(chunk), len(f.doomed))})
+		note := fmt.Sprintf("Removing %d of %d snapshots.", len(chunk), len(f.doomed))
+		if f.tried == 0 {
+			note = f.told() + note
+		}
+		r, step := s.take(Step{Purpose: PurposeMain, Args: forgetArgs(chunk), Note: note})
 		if step != nil && f.job.CancelAsked {
 			return nil, nil
 		}
@@ -264,15 +312,28 @@ func (f *forgetting) verify(s *script, stopped *StepResult) (*Step, *protocol.Fi
 		}
 		if r.ExitCode != 0 || err != nil {
 			_, why := explain(run, *r)
+			if err != nil {
+				why = err.Error()
+			}
+			if stopped != nil {
+				failed := end(f.job, *stopped, nil)
+				failed.Error += " Which snapshots were removed before is not known: " + why
+				return nil, failed
+			}
 			return nil, Fail(run.JobID, protocol.ErrNotRemoved, "Snapshots were removed, but the repository could not be asked which: "+why, "Refresh the list of snapshots, then run it again.")
 		}
 		for _, s := range list {
 			there[s.ID] = true
 		}
 	}
-	var left []string
+	var left, lost []string
 	removed, kept, held := 0, 0, 0
 	for _, g := range f.groups {
+		for _, id := range g.keep {
+			if f.tried > 0 && !there[id] {
+				lost = append(lost, id)
+			}
+		}
 		for _, id := range g.remove {
 			if f.tried > 0 && !there[id] {
 				g.Removed++
@@ -286,8 +347,14 @@ func (f *forgetting) verify(s *script, stopped *StepResult) (*Step, *protocol.Fi
 	stats := map[string]any{"snapshots_removed": removed, "snapshots_kept": kept, "snapshots_held": held, "groups": f.groups}
 	done := &protocol.Finished{JobID: run.JobID, Outcome: protocol.OutcomeSucceeded, ExitCode: new(int), Stats: stats}
 	switch {
-	case stopped != nil:
+	case len(lost) > 0:
+		done.Outcome, done.ErrorCode = protocol.OutcomeFailed, protocol.ErrNotRemoved
+		done.Error = sentences(fmt.Sprintf("%d snapshots that were to stay are gone (%s): somebody else removed them meanwhile.", len(lost), shorts(lost)),
+			"Find out who else works on this repository.")
+		return nil, done
+	case stopped != nil && (len(left) > 0 || stopped.failedByItself()):
 		failed := end(f.job, *stopped, stats)
+		failed.Stats = stats
 		if removed > 0 {
 			failed.Error += fmt.Sprintf(" %d of %d snapshots were removed before; the next run goes on with the rest.", removed, len(f.doomed))
 		}
@@ -295,6 +362,9 @@ func (f *forgetting) verify(s *script, stopped *StepResult) (*Step, *protocol.Fi
 	case f.job.CancelAsked && len(left) > 0:
 		cancelled := Cancelled(run.JobID)
 		cancelled.Stats = stats
+		if removed > 0 {
+			cancelled.Error += fmt.Sprintf(" %d of %d snapshots were removed before.", removed, len(f.doomed))
+		}
 		return nil, cancelled
 	case len(left) > 0 && !failpoint.Planted(failpoint.InventSnapshot):
 		done.Outcome, done.ErrorCode = protocol.OutcomeFailed, protocol.ErrNotRemoved
@@ -311,6 +381,21 @@ func (f *forgetting) verify(s *script, stopped *StepResult) (*Step, *protocol.Fi
 	}
 	done.Error = strings.Join(faults, " ")
 	return nil, done
+}
+
+// told is a line for the log with what each policy means.
+func (f *forgetting) told() string {
+	var b strings.Builder
+	for _, g := range f.groups {
+		if g.Err == "" && len(f.job.Run.Forget) > 0 {
+			fmt.Fprintf(&b, "%s: %d stay, %d held, %d go", g.label, g.Kept, g.Held, len(g.remove))
+			if len(g.remove) > 0 {
+				fmt.Fprintf(&b, " (%s)", shorts(g.remove))
+			}
+			b.WriteString(". ")
+		}
+	}
+	return clip(b.String(), false)
 }
 
 func shorts(ids []string) string {
@@ -342,11 +427,27 @@ type resticSnapshot struct {
 
 func (s resticSnapshot) said() protocol.Snapshot {
 	out := s.Snapshot
+	out.Paths, out.Tags = bounded(out.Paths), bounded(out.Tags)
+	out.Username = clip(out.Username, false)
 	out.SizeBytes, out.FileCount = nil, nil
 	if s.Summary != nil {
 		out.SizeBytes, out.FileCount = s.Summary.Bytes, s.Summary.Files
 	}
 	return out
+}
+
+// maxNames bounds the paths of a snapshot, and its tags: what is told of it must
+// fit into a message, and a list without it would say that it is gone.
+const maxNames = 8 << 10
+
+func bounded(names []string) []string {
+	size := 0
+	for i, name := range names {
+		if size += len(name); size > maxNames {
+			return append(slices.Clone(names[:i]), "…")
+		}
+	}
+	return names
 }
 
 // snapshots reads restic snapshots --json.

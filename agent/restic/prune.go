@@ -39,6 +39,9 @@ func alone(s *script, args []string) (*Step, *protocol.Finished) {
 		}
 	}
 	stats := r.Output.figures
+	if r.ExitCode != 0 {
+		stats = nil // what it was about to do
+	}
 	if s.job.Run.ReadDataSubset != "" {
 		stats = map[string]any{"read_data_subset": s.job.Run.ReadDataSubset}
 	}

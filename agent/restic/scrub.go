@@ -71,6 +71,31 @@ func (s *Scrubber) Finished(f protocol.Finished) protocol.Finished {
 	return f
 }
 
+// Item masks the texts of one item of a look-up's answer. Ids and times stay as
+// they are: they are no secret, and the list hangs on them.
+func (s *Scrubber) Item(item any) any {
+	switch item := item.(type) {
+	case protocol.Snapshot:
+		item.Paths, item.Tags, item.Username = s.all(item.Paths), s.all(item.Tags), s.Text(item.Username)
+		return item
+	case protocol.PlanItem:
+		item.Snapshot, _ = s.Item(item.Snapshot).(protocol.Snapshot)
+		return item
+	case protocol.Change:
+		item.Path = s.Text(item.Path)
+		return item
+	}
+	return item
+}
+
+func (s *Scrubber) all(texts []string) []string {
+	texts = slices.Clone(texts)
+	for i := range texts {
+		texts[i] = s.Text(texts[i])
+	}
+	return texts
+}
+
 func secretName(name string) bool {
 	for _, word := range []string{"KEY", "SECRET", "PASSWORD", "TOKEN", "SAS"} {
 		if strings.Contains(name, word) {

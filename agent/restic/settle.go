@@ -24,7 +24,7 @@ func nextSettle(job Job, results []StepResult) (*Step, *protocol.Finished) {
 		return &Step{Purpose: PurposeSettle, Args: settleArgs(job.Run), Document: true, Timeout: asideTimeout}, nil
 	case job.Run.Kind == protocol.KindInit && (look == nil || askAgain(look, looks)):
 		return &Step{Purpose: PurposeSettle, Args: catConfigArgs(), Document: true, Timeout: asideTimeout}, nil
-	case cleared == nil && job.Run.Kind != protocol.KindUnlock && (look == nil || look.ExitCode == 0):
+	case cleared == nil && job.Run.Kind != protocol.KindUnlock && !onlyLooks(job.Run.Kind) && (look == nil || look.ExitCode == 0):
 		return clearStep(""), nil
 	}
 	switch {
@@ -43,10 +43,26 @@ func nextSettle(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	if job.CancelAsked {
 		return nil, Cancelled(job.Run.JobID)
 	}
+	if left := leaves[job.Run.Kind]; left != "" {
+		return nil, Fail(job.Run.JobID, protocol.ErrInterrupted,
+			"The agent's memory of this job was lost (its state directory was replaced or rolled back). "+left, "Run it again.")
+	}
 	return nil, Fail(job.Run.JobID, protocol.ErrInterrupted,
 		"The agent's memory of this job was lost (its state directory was replaced or rolled back), and the job left nothing in the repository: nothing was stored.",
 		"Run it again.")
 }
+
+// leaves says what a job whose end nobody knows may have done. Doing it again is
+// harmless: the next one goes on where it ended.
+var leaves = map[string]string{
+	protocol.KindForget:    "What it has removed stays removed; the next one does the rest.",
+	protocol.KindPrune:     "What it has removed stays removed; the next one does the rest.",
+	protocol.KindCheck:     "What it has found is not known.",
+	protocol.KindSnapshots: "It has changed nothing.",
+	protocol.KindDiff:      "It has changed nothing.",
+}
+
+func onlyLooks(kind string) bool { return kind == protocol.KindSnapshots || kind == protocol.KindDiff }
 
 func initSettled(job Job, look StepResult) *protocol.Finished {
 	return &protocol.Finished{

@@ -64,9 +64,10 @@ func upLaws(links [][]object) error {
 				first[typ+id] = i
 			}
 			after := map[string][]string{
-				"job.accepted": {"job.started", "job.log", "job.progress", "job.finished"},
+				"job.accepted": {"job.started", "job.log", "job.progress", "job.answer", "job.finished"},
 				"job.started":  {"job.finished"},
 				"job.log":      {"job.finished"},
+				"job.answer":   {"job.finished"},
 			}
 			for _, later := range after[typ] {
 				if at, ok := first[later+id]; ok && at < first[typ+id] {

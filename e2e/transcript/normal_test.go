@@ -29,7 +29,7 @@ var fields = map[string]string{
 var (
 	uuids    = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 	unixTail = regexp.MustCompile(`-([0-9]+)$`)
-	times    = []string{"at", "server_time", "sent_at", "accepted_at", "started_at", "scheduled_at"}
+	times    = []string{"at", "server_time", "sent_at", "accepted_at", "started_at", "scheduled_at", "time"}
 )
 
 // normalise is what a transcript keeps of what was said.
@@ -80,6 +80,8 @@ func (n *names) find(in, key string, v any) {
 		switch {
 		case key == "id" && in == "schedules":
 			n.name(v, "SCHEDULE")
+		case key == "hostname" && (in == "items" || in == "snapshot"):
+			// A snapshot's, which is the restic host of every command.
 		case key == "id" && in == "repository":
 			n.name(v, "REPOSITORY")
 		default:

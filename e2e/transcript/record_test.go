@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +59,32 @@ var scenarios = map[string]func(r *recording){
 		r.ready("source", "gone")
 		r.link()
 		r.ended(r.run())
+	},
+	"forget": func(r *recording) {
+		r.ready("source")
+		r.link()
+		r.ended(r.run())
+		r.ended(r.run())
+		r.ended(r.maintain("forget", object{"forget": []any{object{"name": "docs", "tags": []any{"docs"}, "retention": object{"keep_last": 1.0}}}}))
+	},
+	"prune": func(r *recording) {
+		r.ready("source")
+		r.link()
+		r.ended(r.run())
+		r.ended(r.maintain("prune", object{}))
+	},
+	"check": func(r *recording) {
+		r.ready("source")
+		r.link()
+		r.ended(r.run())
+		r.ended(r.maintain("check", object{"read_data_subset": "1/2"}))
+	},
+	"snapshots": func(r *recording) {
+		r.ready("source")
+		r.link()
+		r.ended(r.run())
+		r.ended(r.maintain("snapshots", object{}))
+		r.ended(r.maintain("snapshots", object{"preview": object{"tags": []any{"docs"}, "retention": object{"keep_last": 1.0}}}))
 	},
 	"schedule-set-and-fire": func(r *recording) {
 		r.ready("source")
@@ -158,6 +186,14 @@ func (r *recording) run() string {
 	return job
 }
 
+// maintain asks for work on the repository that belongs to no group.
+func (r *recording) maintain(kind string, spec object) string {
+	r.t.Helper()
+	job := text(r.do(object{"action": "maintain", "kind": kind, "spec": spec}), "job")
+	r.jobs = append(r.jobs, job)
+	return job
+}
+
 // sent waits for the command of a job that nobody asked for here.
 func (r *recording) sent() (job string) {
 	r.t.Helper()
@@ -202,7 +238,8 @@ func (r *recording) ended(job string) {
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	template := ""
-	for name, scenario := range scenarios {
+	for _, name := range slices.Sorted(maps.Keys(scenarios)) {
+		scenario := scenarios[name]
 		path := filepath.Join("testdata", fmt.Sprintf("v%d", protocol.Version), name+".ndjson")
 		_, err := os.Stat(path)
 		switch {

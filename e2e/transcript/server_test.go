@@ -2,6 +2,7 @@ package transcript
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -127,6 +128,8 @@ func (s *server) do(action object) object {
 		if j, err = s.jobs.RunOnHost(ctx, s.host, models.KindUnlock, models.System); err == nil {
 			made["job"] = j.ID.String()
 		}
+	case "maintain":
+		made["job"] = s.maintain(action)
 	case "cancel":
 		var id models.JobID
 		if id, err = models.ParseID[models.JobID](field("job")); err == nil {
@@ -137,6 +140,33 @@ func (s *server) do(action object) object {
 		s.t.Fatalf("%v: %v", action, err)
 	}
 	return made
+}
+
+// maintain makes a job of a kind that has no group of its own, with what it is to
+// do as it stands in the line.
+func (s *server) maintain(action object) (job string) {
+	s.t.Helper()
+	ctx := s.t.Context()
+	repo, err := models.FindRepository(ctx, s.db, s.host)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	j := &models.Job{
+		ID: models.NewID[models.JobID](), HostID: s.host, Kind: models.JobKind(text(action, "kind")), State: models.JobQueued,
+		ActorKind: models.System.Kind, ActorName: models.System.Name, RepositoryID: &repo.RepositoryID, RepositoryURL: repo.URL,
+	}
+	spec, err := json.Marshal(action["spec"])
+	if err == nil {
+		err = json.Unmarshal(spec, &j.Spec)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.db.NewInsert().Model(j).ExcludeColumn("stats", "unreadable").Returning("").Exec(ctx); err != nil {
+		s.t.Fatal(err)
+	}
+	s.jobs.HostChanged(s.host)
+	return j.ID.String()
 }
 
 func list(v any) []string {
