@@ -80,6 +80,36 @@ func TestHosts(t *testing.T) {
 	b.call("POST", "/api/hosts", object{"name": "web-1", "restic_host": "web-1b"}).want(201) // the name is free again
 }
 
+func TestMaintenanceCredential(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.addHost("web-1")
+	b.bind(id)
+	at := "/api/hosts/" + id + "/repository/maintenance-credential"
+	fields := object{"url": "rest:https://full.example.net/repo", "password": "canary password", "env": object{"RESTIC_REST_PASSWORD": "canary", "RESTIC_REST_USERNAME": "canary"}}
+	made := b.call("PUT", at, fields).want(200)
+	has(t, made, "url env_names")
+	if made["url"] != fields["url"] || fmt.Sprint(made["env_names"]) != "[RESTIC_REST_PASSWORD RESTIC_REST_USERNAME]" {
+		t.Errorf("%v", made)
+	}
+	if got := b.call("GET", at, nil).want(200); fmt.Sprint(got) != fmt.Sprint(made) {
+		t.Errorf("read %v", got)
+	}
+	has(t, b.call("GET", "/api/hosts/"+id+"/repository", nil).want(200), "url env_names repository_id")
+	made["password"] = "another canary" // what was read goes back
+	if got := b.call("PUT", at, made).want(200); fmt.Sprint(got["env_names"]) != "[]" {
+		t.Errorf("replaced %v", got)
+	}
+	if r := b.call("DELETE", at, nil); r.status != 204 {
+		t.Errorf("delete: %d", r.status)
+	}
+	b.call("DELETE", at, nil).refused(404, "")
+	b.call("GET", at, nil).refused(404, "")
+	if strings.Contains(b.seen.String(), "canary") {
+		t.Error("an answer repeats a secret")
+	}
+}
+
 func TestEnrolment(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
