@@ -108,6 +108,8 @@ func operations() []operation {
 		{del, group, operator, gone, "Delete a source group; its snapshots stay", handle((*server).deleteGroup)},
 		{post, group + "/run", operator, accepted, "Back up a source group now", handle((*server).runGroup)},
 
+		{post, group + "/retention-preview", operator, ok, "Ask the host which snapshots a policy would keep; changes nothing", handle((*server).previewRetention)},
+
 		{get, schedules, viewer, ok, "List schedules", handle((*server).listSchedules)},
 		{post, schedules, operator, made, "Add a schedule", handle((*server).addSchedule)},
 		{get, schedule, viewer, ok, "Get a schedule", handle((*server).getSchedule)},
