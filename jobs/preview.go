@@ -62,3 +62,12 @@ func (s *Service) stopPreview(ctx context.Context, j *models.Job) {
 		s.Log.WarnContext(ctx, "a preview that nobody waits for is not cancelled", "job.id", j.ID, "err", err)
 	}
 }
+
+// RemoveSnapshots forgets all of a group's snapshots that are known and not held.
+func (s *Service) RemoveSnapshots(ctx context.Context, host models.HostID, group models.GroupID, actor models.Actor) (*models.Job, error) {
+	j, err := models.RemoveSnapshots(ctx, s.DB, host, group, actor)
+	if err == nil {
+		s.jobChanged(j)
+	}
+	return j, err
+}

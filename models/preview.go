@@ -241,22 +241,26 @@ func SweepPreviews(ctx context.Context, db IDB) error {
 	return nil
 }
 
-// GroupSnapshots is how many of a group's snapshots are known, and of which time.
+// GroupSnapshots is how many snapshots of a group are known, and of which time.
 type GroupSnapshots struct {
+	GroupID        GroupID
+	Name           string
 	Count, Held    int
-	Newest, Oldest *time.Time
+	Newest, Oldest time.Time
 }
 
-// CountSnapshots tells of a group's known snapshots.
-func CountSnapshots(ctx context.Context, db IDB, g *Group) (GroupSnapshots, error) {
-	var s GroupSnapshots
-	err := db.QueryRowContext(ctx, `select count(*), count(h.snapshot_id), max(s.at), min(s.at)
-		from snapshots s left join snapshot_holds h on h.host_id = s.host_id and h.snapshot_id = s.id
-		where s.source_group_id = ?`, g.ID).Scan(&s.Count, &s.Held, &s.Newest, &s.Oldest)
+// CountSnapshots tells of the known snapshots of a host's groups, deleted ones
+// included; a group without any is left out.
+func CountSnapshots(ctx context.Context, db IDB, host HostID) ([]GroupSnapshots, error) {
+	var all []GroupSnapshots
+	err := db.NewRaw(`select g.id as group_id, g.name, count(*) as count, count(h.snapshot_id) as held, max(s.at) as newest, min(s.at) as oldest
+		from snapshots s join source_groups g on g.id = s.source_group_id
+		left join snapshot_holds h on h.host_id = s.host_id and h.snapshot_id = s.id
+		where s.host_id = ? group by g.id, g.name order by lower(g.name), g.id limit 500`, host).Scan(ctx, &all)
 	if err != nil {
-		return s, fmt.Errorf("count snapshots: %w", err)
+		return nil, fmt.Errorf("count snapshots: %w", err)
 	}
-	return s, nil
+	return all, nil
 }
 
 // RemoveSnapshots makes the job that forgets all of a group's known snapshots

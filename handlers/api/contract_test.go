@@ -110,6 +110,35 @@ func TestMaintenanceCredential(t *testing.T) {
 	}
 }
 
+func TestRetentionPreview(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	host := b.addHost("web-1")
+	group := b.addGroup(host, "data")
+	at := "/api/hosts/" + host + "/source-groups/" + group + "/retention-preview"
+	b.exec(`insert into snapshots (host_id, id, at, hostname, paths, tags, source_group_id) values (?, repeat('a', 64), now(), 'web-1', '["/srv"]', '["data"]', ?)`, host, group)
+	plan := b.call("POST", at, object{"retention": object{}}).want(200)
+	has(t, plan, "keep remove")
+	kept := plan["keep"].([]any)[0].(object)
+	has(t, kept, "id short_id time hostname paths tags reasons held")
+	if kept["short_id"] != "aaaaaaaa" || len(kept["reasons"].([]any)) != 1 || kept["held"] != false || len(plan["remove"].([]any)) != 0 || !isTime.MatchString(kept["time"].(string)) {
+		t.Errorf("%v", plan)
+	}
+	b.call("POST", at, object{"retention": object{"keep_last": 1}}).refused(409, "")
+	b.bind(host)
+	if r := b.call("POST", at, object{"retention": object{"keep_last": 1}}); r.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	} else {
+		r.refused(503, "")
+	}
+	for field, body := range map[string]object{
+		"retention": {}, "retention.keep_within": {"retention": object{"keep_within": "0h"}}, "retention.keep_last": {"retention": object{"keep_last": -1}},
+	} {
+		b.call("POST", at, body).refused(422, field)
+	}
+	b.call("POST", "/api/hosts/"+b.addHost("web-2")+"/source-groups/"+group+"/retention-preview", object{"retention": object{}}).refused(404, "")
+}
+
 func TestEnrolment(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
