@@ -135,6 +135,10 @@ func (s *server) furnish(t *testing.T) []sight {
 		"url": "s3:s3.eu-central-1.amazonaws.com/a-long-bucket-name/a/long/path/within/it", "password": "x",
 		"env": map[string]string{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
 	}, http.StatusOK, nil)
+	c.call("PUT", at+"/repository/maintenance-credential", map[string]any{
+		"url": "s3:s3.eu-central-1.amazonaws.com/a-long-bucket-name/a/long/path/within/it", "password": "x",
+		"env": map[string]string{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
+	}, http.StatusOK, nil)
 	var waiting job
 	c.call("POST", at+"/source-groups/"+etc.ID+"/run", nil, http.StatusAccepted, &waiting)
 
@@ -163,6 +167,7 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"08-host", host, nil},
 		{"09-host-not-enrolled", other, nil},
 		{"10-repository", other + "/repository", nil},
+		{"10-repository-second", other + "/repository/maintenance", nil},
 		{"10-repository-wrong", host + "/repository", func(p *page) {
 			p.choose("Kind of place", "swift")
 			p.fill("Place", "swift://anna:secret@cloud.example.net/container")

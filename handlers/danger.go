@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -21,6 +22,15 @@ func (h *Handlers) dangerZone(c echo.Context) error {
 	v := views.Danger{HostID: host.ID.String(), HostName: host.Name}
 	if repo != nil {
 		v.Acts = []views.Confirm{initQuestion(host, repo), unlockQuestion(host, repo), forgetQuestion(host, repo)}
+	}
+	counts, err := models.CountSnapshots(c.Request().Context(), h.DB, host.ID)
+	if err != nil {
+		return err
+	}
+	for _, n := range counts {
+		if n.Count > n.Held {
+			v.Acts = append(v.Acts, removeSnapshotsQuestion(host, n))
+		}
 	}
 	v.Acts = append(v.Acts, deleteHostQuestion(host))
 	return render(c, http.StatusOK, views.DangerPage(h.page(c, "Danger zone of "+host.Name, views.NavFleet), v))
@@ -120,12 +130,13 @@ func (h *Handlers) runOnRepository(kind models.JobKind) echo.HandlerFunc {
 	}
 }
 
-// named reports whether the host's name was typed, and asks again where not.
-func (h *Handlers) named(c echo.Context, host *models.Host, q views.Confirm) (bool, error) {
-	if strings.TrimSpace(c.FormValue("name")) == host.Name {
+// named reports whether the name that the question wants was typed, and asks
+// again where not.
+func (h *Handlers) named(c echo.Context, q views.Confirm) (bool, error) {
+	if strings.TrimSpace(c.FormValue("name")) == q.TypeName {
 		return true, nil
 	}
-	q.Typed, q.Error = c.FormValue("name"), "That is not its name. Type “"+host.Name+"” to go on."
+	q.Typed, q.Error = c.FormValue("name"), "That is not its name. Type “"+q.TypeName+"” to go on."
 	return false, h.confirm(c, http.StatusUnprocessableEntity, q)
 }
 
@@ -137,7 +148,7 @@ func (h *Handlers) forgetRepository(c echo.Context) error {
 	if repo == nil {
 		return done(c, "/hosts/"+host.ID.String())
 	}
-	if ok, err := h.named(c, host, forgetQuestion(host, repo)); !ok {
+	if ok, err := h.named(c, forgetQuestion(host, repo)); !ok {
 		return err
 	}
 	if err := models.UnbindRepository(c.Request().Context(), h.DB, host.ID); err != nil {
@@ -160,7 +171,7 @@ func (h *Handlers) deleteHost(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if ok, err := h.named(c, host, deleteHostQuestion(host)); !ok {
+	if ok, err := h.named(c, deleteHostQuestion(host)); !ok {
 		return err
 	}
 	cancelled, err := models.DeleteHost(c.Request().Context(), h.DB, host.ID)
@@ -170,4 +181,56 @@ func (h *Handlers) deleteHost(c echo.Context) error {
 	h.Jobs.JobsCancelled(cancelled)
 	h.Jobs.HostChanged(host.ID)
 	return done(c, "/")
+}
+
+func removeSnapshotsQuestion(host *models.Host, n models.GroupSnapshots) views.Confirm {
+	clock := pageClock(host.Location())
+	goes := n.Count - n.Held
+	lost := ui.Count(int64(goes), "snapshot", "snapshots") + " of “" + n.Name + "” " + map[bool]string{true: "is", false: "are"}[goes == 1] + " removed from the repository, whatever the group keeps by its policy. The newest is of " +
+		clock.Exact(n.Newest) + ", the oldest of " + clock.Exact(n.Oldest) + ". Nobody can restore from them any more."
+	stays := "The source group, its schedules and the snapshots of all other groups stay. Space is freed only by the next prune."
+	if n.Held > 0 {
+		stays = ui.Count(int64(n.Held), "held one stays.", "held ones stay.") + " " + stays
+	}
+	return danger(host, "/source-groups/"+n.GroupID.String()+"/remove-snapshots", "remove snapshots", views.Confirm{
+		Title: "Remove all snapshots of " + n.Name, Heading: "Remove all snapshots of “" + n.Name + "”?",
+		Lost: lost, Stays: stays, Act: "Remove " + ui.Count(int64(goes), "snapshot", "snapshots"), Keep: "Keep them", TypeName: n.Name,
+	})
+}
+
+// removeSnapshots asks on a GET, and makes the job where the group's name was
+// typed.
+func (h *Handlers) removeSnapshots(c echo.Context) error {
+	host, err := h.hostOf(c)
+	if err != nil {
+		return err
+	}
+	id, err := models.ParseID[models.GroupID](c.Param("gid"))
+	if err != nil {
+		return err
+	}
+	group, err := models.FindAnyGroup(c.Request().Context(), h.DB, host.ID, id)
+	if err != nil {
+		return err
+	}
+	counts, err := models.CountSnapshots(c.Request().Context(), h.DB, host.ID)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(counts, func(n models.GroupSnapshots) bool { return n.GroupID == id && n.Count > n.Held })
+	if i < 0 {
+		return models.Conflict("No snapshot of “%s” is known that could be removed: there is none, or all are held.", group.Name)
+	}
+	q := removeSnapshotsQuestion(host, counts[i])
+	if safe(c.Request().Method) {
+		return h.confirm(c, http.StatusOK, q)
+	}
+	if ok, err := h.named(c, q); !ok {
+		return err
+	}
+	job, err := h.Jobs.RemoveSnapshots(c.Request().Context(), host.ID, id, who(c).Actor())
+	if err != nil {
+		return err
+	}
+	return done(c, "/jobs/"+job.ID.String())
 }

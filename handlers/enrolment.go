@@ -170,7 +170,7 @@ func (h *Handlers) openForm(c echo.Context, v *views.Enrolment) error {
 	}
 	switch {
 	case step == views.StepRepository && v.CanAdminister && (asked || !v.Retry()):
-		form, err := h.repositoryForm(c)
+		form, err := h.repositoryForm(c, everyday)
 		if err != nil {
 			return err
 		}

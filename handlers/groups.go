@@ -94,6 +94,9 @@ func (h *Handlers) saveGroup(c echo.Context) error {
 	}
 	if edited {
 		noteDrawn(c)
+		if stored != nil && c.FormValue("edit") == "preview" {
+			return h.previewGroup(c)
+		}
 		return h.showGroup(c, http.StatusOK, form)
 	}
 	fields, errs := groupFields(form)

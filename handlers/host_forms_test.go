@@ -178,6 +178,52 @@ func TestWhatIsWrongWithARepositoryIsSaidBesideItsField(t *testing.T) {
 	}
 }
 
+// The second credentials have a form like the first's, never show a secret, and
+// go where the repository goes, which is asked once.
+func TestCredentialsForForgetAndPruneAreSetReplacedAndRemoved(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h, at := b.host("web-01")
+	at += "/repository"
+	cookie := []string{"Cookie", "session=" + b.session(models.RoleAdmin)}
+	second := at + "/maintenance"
+	want(t, "without a repository", b.do("GET", second, nil, cookie...), 409, "no repository yet")
+	want(t, "without a repository", b.do("GET", at, nil, cookie...), 200, "!Credentials for forget and prune")
+	want(t, "the first", b.post(at, url.Values{"scheme": {"rest"}, "url": {"rest:http://add/x"}, "password": {"p"}}, cookie...), 303)
+	want(t, "none yet", b.do("GET", at, nil, cookie...), 200, "None are stored", `href="`+second+`"`, "--append-only", "!Remove credentials")
+	want(t, "their form", b.do("GET", second, nil, cookie...), 200, `value="rest:http://add/x"`, "same repository as for every day", "!One is set")
+	want(t, "no password", b.post(second, url.Values{"url": {"rest:http://full/x"}}, cookie...), 422, `id="f-password-error"`, `value="rest:http://full/x"`)
+	form := url.Values{"scheme": {"rest"}, "url": {"rest:http://full/x"}, "password": {"canary"}, "env_name": {"RESTIC_REST_PASSWORD"}, "env_value": {"canary"}}
+	if res := b.post(second, form, cookie...); res.Header.Get("Location") != at {
+		t.Errorf("saving leads to %q", res.Header.Get("Location"))
+	}
+	want(t, "set", b.do("GET", at, nil, cookie...), 200, "rest:http://full/x", "RESTIC_REST_PASSWORD</code>", "Replace credentials", second+"/forget", "!canary")
+	want(t, "replaced", b.do("GET", second, nil, cookie...), 200, "One is set", `value="rest:http://full/x"`, "!canary")
+	kept := func() bool {
+		t.Helper()
+		r, err := models.FindRepository(b.ctx, b.db, h.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.HasMaintenance()
+	}
+	moved := url.Values{"url": {"rest:http://other/x"}}
+	want(t, "another repository", b.post(at, moved, cookie...), 422, `name="drop_maintenance"`, "lead to rest:http://full/x", `value="rest:http://other/x"`)
+	want(t, "another one by HTMX", b.post(at, moved, asHTMX(cookie...)...), 422, `name="drop_maintenance"`, "!<html")
+	if !kept() {
+		t.Error("gone before the answer")
+	}
+	moved.Set("drop_maintenance", "yes")
+	if want(t, "said", b.post(at, moved, cookie...), 303); kept() {
+		t.Error("still there")
+	}
+	want(t, "set again", b.post(second, form, cookie...), 303)
+	want(t, "asked", b.do("GET", second+"/forget", nil, cookie...), 200, "Remove the credentials for forget and prune?", "rest:http://full/x")
+	if want(t, "removed", b.post(second+"/forget", nil, cookie...), 303); kept() {
+		t.Error("still there")
+	}
+}
+
 func TestAListOfPathsIsEditedRowByRow(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

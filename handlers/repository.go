@@ -1,6 +1,8 @@
 package handlers
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -13,30 +15,45 @@ import (
 	"resticfleet/views"
 )
 
-func (h *Handlers) editRepository(c echo.Context) error {
-	form, err := h.repositoryForm(c)
-	if err != nil {
-		return err
+// credentialOf tells which of a repository's two credentials a form is for.
+type credentialOf bool
+
+const (
+	everyday credentialOf = false
+	second   credentialOf = true // for forget and prune alone
+)
+
+func (h *Handlers) editRepository(of credentialOf) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		form, err := h.repositoryForm(c, of)
+		if err != nil {
+			return err
+		}
+		return h.showRepository(c, http.StatusOK, form)
 	}
-	return h.showRepository(c, http.StatusOK, form)
 }
 
 // repositoryForm holds what is stored, but for the secrets.
-func (h *Handlers) repositoryForm(c echo.Context) (views.RepositoryForm, error) {
-	host, err := h.hostOf(c)
+func (h *Handlers) repositoryForm(c echo.Context, of credentialOf) (views.RepositoryForm, error) {
+	host, repo, err := h.hostAndRepository(c)
 	if err != nil {
 		return views.RepositoryForm{}, err
 	}
-	form := views.RepositoryForm{HostID: host.ID.String(), HostName: host.Name}
-	repo, err := models.FindRepository(c.Request().Context(), h.DB, host.ID)
-	if models.CodeOf(err) == models.ENotFound {
+	form := views.RepositoryForm{HostID: host.ID.String(), HostName: host.Name, Second: bool(of)}
+	switch {
+	case repo == nil && of == second:
+		return form, models.Conflict("This host has no repository yet. Set one up first, then its credentials for forget and prune.")
+	case repo == nil:
 		return form, nil
 	}
-	if err != nil {
-		return form, err
-	}
+	form.SecondURL, form.SecondEnv = repo.MaintenanceURL, repo.MaintenanceEnvNames()
+	names := repo.EnvNames()
 	form.URL, form.PasswordSet = repo.URL, true
-	for _, name := range repo.EnvNames() {
+	if of == second {
+		// Often it is the same place with another user.
+		form.URL, form.PasswordSet, names = cmp.Or(repo.MaintenanceURL, repo.URL), repo.HasMaintenance(), repo.MaintenanceEnvNames()
+	}
+	for _, name := range names {
 		form.Env = append(form.Env, views.EnvRow{Name: name, Set: true})
 	}
 	return form, nil
@@ -49,40 +66,81 @@ func (h *Handlers) showRepository(c echo.Context, status int, form views.Reposit
 	if form.Setup {
 		return h.setupAgain(c, status, func(v *views.Enrolment) { v.RepositoryForm = &form })
 	}
-	return render(c, status, views.RepositoryFormPage(h.page(c, "Repository of "+form.HostName, views.NavFleet), form))
+	return render(c, status, views.RepositoryFormPage(h.page(c, form.Title(), views.NavFleet), form))
 }
 
 // saveRepository keeps the secrets whose fields were left empty: nobody can
 // read them again to type them in.
-func (h *Handlers) saveRepository(c echo.Context) error {
-	form, err := h.repositoryForm(c)
+func (h *Handlers) saveRepository(of credentialOf) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		form, err := h.repositoryForm(c, of)
+		if err != nil {
+			return err
+		}
+		params, err := formParams(c)
+		if err != nil {
+			return err
+		}
+		form.Setup = inSetup(c)
+		host, err := models.ParseID[models.HostID](form.HostID)
+		if err != nil {
+			return err
+		}
+		fields, errs := readRepositoryForm(params, &form)
+		if len(errs) == 0 {
+			err = h.bindCredential(c.Request().Context(), host, of, fields)
+			errs, _ = fieldErrors(err)
+		}
+		if len(errs) > 0 {
+			form.Errors = errs
+			form.SetEnvErrors(envErrors(err))
+			form.SecretsGone = !partial(c) && typedSecrets(fields)
+			return h.showRepository(c, http.StatusUnprocessableEntity, form)
+		}
+		if err != nil {
+			return err
+		}
+		if of == second {
+			return done(c, "/hosts/"+form.HostID+"/repository")
+		}
+		return done(c, hostAgain(c, host))
+	}
+}
+
+func (h *Handlers) bindCredential(ctx context.Context, host models.HostID, of credentialOf, f models.RepositoryFields) error {
+	if of == everyday {
+		_, err := h.Jobs.BindRepository(ctx, host, f)
+		return err
+	}
+	_, err := models.BindMaintenance(ctx, h.DB, h.Jobs.Sealer, host, f)
+	if err == nil {
+		h.Jobs.HostChanged(host)
+	}
+	return err
+}
+
+// removeSecondQuestion asks on the repository's page.
+func removeSecondQuestion(host *models.Host, repo *models.HostRepository) views.Confirm {
+	q := danger(host, "/repository/maintenance/forget", "remove the credentials for forget and prune", views.Confirm{
+		Heading: "Remove the credentials for forget and prune?",
+		Lost:    "The password and the credentials stored for " + repo.MaintenanceURL + " are erased. Forget and prune use those for every day again: where those may only add, nothing is removed any more.",
+		Stays:   "The repository, every snapshot in it and the credentials for every day stay.",
+		Act:     "Remove credentials", Keep: "Keep them",
+	})
+	q.KeepURL = "/hosts/" + host.ID.String() + "/repository"
+	return q
+}
+
+func (h *Handlers) removeSecond(c echo.Context) error {
+	host, err := h.hostOf(c)
 	if err != nil {
 		return err
 	}
-	params, err := formParams(c)
-	if err != nil {
+	if err := models.UnbindMaintenance(c.Request().Context(), h.DB, host.ID); err != nil && models.CodeOf(err) != models.ENotFound {
 		return err
 	}
-	form.Setup = inSetup(c)
-	host, err := models.ParseID[models.HostID](form.HostID)
-	if err != nil {
-		return err
-	}
-	fields, errs := readRepositoryForm(params, &form)
-	if len(errs) == 0 {
-		_, err = h.Jobs.BindRepository(c.Request().Context(), host, fields)
-		errs, _ = fieldErrors(err)
-	}
-	if len(errs) > 0 {
-		form.Errors = errs
-		form.SetEnvErrors(envErrors(err))
-		form.SecretsGone = !partial(c) && typedSecrets(fields)
-		return h.showRepository(c, http.StatusUnprocessableEntity, form)
-	}
-	if err != nil {
-		return err
-	}
-	return done(c, hostAgain(c, host))
+	h.Jobs.HostChanged(host.ID)
+	return done(c, "/hosts/"+host.ID.String()+"/repository")
 }
 
 // readRepositoryForm puts what was typed into the form, and returns what is to
@@ -98,7 +156,7 @@ func readRepositoryForm(params url.Values, form *views.RepositoryForm) (models.R
 	case form.URL != "" && own != form.Scheme && own != "rclone":
 		errs["url"] = "This is not the kind of place that is chosen above: choose another, or give an address of that kind."
 	}
-	fields := models.RepositoryFields{URL: form.URL, Password: models.Secret(params.Get("password")), Env: map[string]models.Secret{}, Keep: true}
+	fields := models.RepositoryFields{URL: form.URL, Password: models.Secret(params.Get("password")), Env: map[string]models.Secret{}, Keep: true, DropMaintenance: params.Get("drop_maintenance") != ""}
 	stored := form.Env
 	form.Env = nil
 	for i, name := range params["env_name"] {

@@ -81,6 +81,10 @@ func TestNothingInTheDatabaseOpensAnything(t *testing.T) {
 		"url": "s3:https://s3.example.net/bucket", "password": secrets["repository password"],
 		"env": map[string]string{"AWS_ACCESS_KEY_ID": "public", "AWS_SECRET_ACCESS_KEY": secrets["repository variable"]},
 	}, &struct{}{})
+	secrets["second password"], secrets["second variable"] = "the horse of forget and prune", "the second horse of the backend"
+	call(secrets["API token"], "PUT", "/api/hosts/"+host.ID+"/repository/maintenance-credential", map[string]any{
+		"url": "s3:https://s3.example.net/bucket", "password": secrets["second password"], "env": map[string]string{"AWS_SECRET_ACCESS_KEY": secrets["second variable"]},
+	}, &struct{}{})
 	var enrolment struct{ Token string }
 	for _, name := range []string{"unused enrolment token", "enrolment token"} {
 		call(secrets["API token"], "POST", "/api/hosts/"+host.ID+"/enrollment-tokens", nil, &enrolment)

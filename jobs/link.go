@@ -316,7 +316,12 @@ func (s *Service) command(ctx context.Context, j *models.Job) (protocol.Run, err
 	if len(host.PublicKey) == 0 {
 		return run, nil // an agent without a key gets no secrets, and says so
 	}
-	secrets, err := repo.Secrets(s.Sealer)
+	kind := j.Kind
+	if run.Settle {
+		kind = models.KindSnapshots // it looks, whatever the job was to do
+	}
+	var secrets protocol.Secrets
+	run.Repository.URL, run.Repository.Maintenance, secrets, err = repo.SecretsFor(kind, s.Sealer)
 	if err != nil {
 		return protocol.Run{}, err
 	}

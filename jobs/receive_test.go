@@ -258,3 +258,37 @@ func TestCommandsCarryWhatTheJobWasMadeWith(t *testing.T) {
 		t.Errorf("the next one: %+v", run)
 	}
 }
+
+// The second credentials leave the server for forget and prune alone, sealed
+// for that job; whatever else is sent has those for every day.
+func TestSecondCredentialsAreSentForForgetAndPruneAlone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("web-1", "rest:http://append-only/repo")
+	private, public, err := protocol.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.exec("update hosts set public_key = ? where id = ?", public, h.ID)
+	must[*models.HostRepository](t)(models.BindMaintenance(b.ctx, b.db, b.servers[0].Sealer, h.ID, models.MaintenanceFields{URL: "rest:http://full/repo", Password: "battery staple"}))
+	link, _ := b.hello(0, h)
+	b.group(h, "www")
+	for kind, second := range map[models.JobKind]bool{
+		models.KindForget: true, models.KindPrune: true, models.KindCheck: false, models.KindInit: false, models.KindUnlock: false, models.KindSnapshots: false, models.KindDiff: false,
+	} {
+		id := b.exclusive(h, kind)
+		out := must[[]protocol.Envelope](t)(b.servers[0].Outgoing(b.ctx, link))
+		if got := commands(t, out); !slices.Equal(got, []string{id.String()}) {
+			t.Fatalf("%s: sent %v", kind, got)
+		}
+		run := must[protocol.Run](t)(protocol.Decode[protocol.Run](out[0]))
+		secrets := must[protocol.Secrets](t)(protocol.OpenSecrets(private, run.JobID, run.Repository.Sealed))
+		if run.Repository.Maintenance != second || (run.Repository.URL == "rest:http://full/repo") != second || (secrets.Password == "battery staple") != second {
+			t.Errorf("%s goes to %s", kind, run.Repository.URL)
+		}
+		if j := b.job(id); j.RepositoryURL != "rest:http://append-only/repo" {
+			t.Errorf("%s is recorded at %s", kind, j.RepositoryURL)
+		}
+		b.finish(0, link, id)
+	}
+}

@@ -31,6 +31,9 @@ type Config struct {
 	// where it was never accepted, told to run it; 2 min by default, LostAfter
 	// while the host counts as cloned.
 	SettleAfter time.Duration
+	// PreviewWait is how long the preview of a policy waits for its host; 30 s
+	// by default.
+	PreviewWait time.Duration
 }
 
 // Service does the steps of jobs. Its methods return after the commit; hints
@@ -56,6 +59,9 @@ func New(c Config) *Service {
 	}
 	if c.SettleAfter == 0 {
 		c.SettleAfter = 2 * time.Minute
+	}
+	if c.PreviewWait == 0 {
+		c.PreviewWait = 30 * time.Second
 	}
 	return &Service{Config: c}
 }

@@ -33,6 +33,9 @@ func (s *Service) listenOnce(ctx context.Context) error {
 	if err := models.TickHearing(ctx, s.DB); err != nil {
 		return err
 	}
+	if err := models.SweepPreviews(ctx, s.DB); err != nil {
+		return err
+	}
 	ended, err := models.EndSilent(ctx, s.DB, models.Silence{Expire: s.ExpireAfter, Lose: s.LostAfter})
 	for _, j := range ended {
 		failpoint.Hit(failpoint.Judged)

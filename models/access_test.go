@@ -187,6 +187,30 @@ func TestWhatIsSealedOpensInItsOwnPlaceOnly(t *testing.T) {
 			Env: map[string]models.Secret{"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": "another"},
 		}))
 	}
+	const removal = "the removal canary"
+	must[*models.HostRepository](t)(models.BindMaintenance(b.ctx, b.db, b.seal, one.ID, models.MaintenanceFields{
+		URL: "s3:https://s3.example.net/bucket", Password: removal, Env: map[string]models.Secret{"AWS_ACCESS_KEY_ID": removal},
+	}))
+	if s, err := b.repository(one).MaintenanceSecrets(b.seal); err != nil || s.Password != removal || s.Env["AWS_ACCESS_KEY_ID"] != removal {
+		t.Fatalf("the second in its own place: %v", err)
+	}
+	for _, moved := range []string{
+		"update host_repositories set maintenance_password_sealed = password_sealed where host_id = ?0",
+		"update host_repositories set maintenance_env_sealed = env_sealed where host_id = ?0",
+	} {
+		err := models.Tx(b.ctx, b.db, func(tx models.IDB) error {
+			if _, err := tx.ExecContext(b.ctx, moved, one.ID); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := must[*models.HostRepository](t)(models.FindRepository(b.ctx, tx, one.ID)).MaintenanceSecrets(b.seal); err == nil || strings.Contains(err.Error(), "canary") {
+				t.Errorf("%s: %v", moved, err)
+			}
+			return context.Canceled // roll back
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
 	secrets := func(h *models.Host) (protocol.Secrets, error) {
 		return must[*models.HostRepository](t)(models.FindRepository(b.ctx, b.db, h.ID)).Secrets(b.seal)
 	}
@@ -199,6 +223,8 @@ func TestWhatIsSealedOpensInItsOwnPlaceOnly(t *testing.T) {
 		"update host_repositories set env_sealed = (select env_sealed from host_repositories where host_id = ?1) where host_id = ?0",
 		"update host_repositories set env_sealed = jsonb_build_object('AWS_SECRET_ACCESS_KEY', env_sealed->'AWS_ACCESS_KEY_ID') where host_id = ?0",
 		"update host_repositories set password_sealed = decode(env_sealed->>'AWS_ACCESS_KEY_ID', 'base64') where host_id = ?0",
+		"update host_repositories set password_sealed = maintenance_password_sealed where host_id = ?0 and ?1::uuid is not null",
+		"update host_repositories set env_sealed = maintenance_env_sealed where host_id = ?0 and ?1::uuid is not null",
 	} {
 		err := models.Tx(b.ctx, b.db, func(tx models.IDB) error {
 			if _, err := tx.ExecContext(b.ctx, moved, one.ID, two.ID); err != nil {

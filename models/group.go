@@ -181,6 +181,7 @@ func checkRetention(p *problems, r Retention) {
 	if r.KeepWithin != "" && !keepWithin.MatchString(r.KeepWithin) {
 		p.add("retention.keep_within", "%q is not a duration: use restic's form, like 1y6m or 14d or 36h", CleanText(r.KeepWithin, 60))
 	}
+	checkKeepsSomething(p, r)
 	if len(r.KeepTags) > 50 {
 		p.add("retention.keep_tags", "are more than 50")
 		return
@@ -229,6 +230,9 @@ func UpdateGroup(ctx context.Context, db *DB, host HostID, id GroupID, f GroupFi
 			return err
 		}
 		if g, err = FindGroup(ctx, tx, host, id); err != nil {
+			return err
+		}
+		if err := checkTagsKeep(ctx, tx, g, f.Retention); err != nil {
 			return err
 		}
 		g.set(f)

@@ -43,6 +43,10 @@ func (k JobKind) exclusive() bool {
 	return false
 }
 
+// removes tells the kinds that take something out of the repository, for which
+// it may have second credentials.
+func (k JobKind) removes() bool { return k == KindForget || k == KindPrune }
+
 // gated work goes through its repository's gate; the rest runs beside it.
 func (k JobKind) gated() bool { return k == KindBackup || k.exclusive() }
 

@@ -159,6 +159,9 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	if !open {
 		return j, false, nil
 	}
+	if err := completePreview(ctx, tx, j, &m); err != nil {
+		return nil, false, err
+	}
 	usual, err := usualSize(ctx, tx, j)
 	if err != nil {
 		return nil, false, err

@@ -28,6 +28,12 @@ type HostRepository struct {
 	EnvSealed      map[string][]byte `bun:"type:jsonb"`
 	BoundAt        time.Time         `bun:",nullzero"`
 
+	// The second credentials, for forget and prune; see HasMaintenance.
+	MaintenanceURL            string            `bun:"maintenance_url,nullzero"`
+	MaintenancePasswordSealed []byte            `bun:",nullzero"`
+	MaintenanceEnvSealed      map[string][]byte `bun:"type:jsonb,nullzero"`
+	MaintenanceBoundAt        *time.Time
+
 	// RepositoryID numbers the repository, and with it its gate, in the fleet.
 	RepositoryID int32 `bun:",scanonly"`
 	// ResticID is the repository's own id, "" until a job has learnt it.
@@ -53,6 +59,9 @@ type RepositoryFields struct {
 	// Keep lets a form leave secrets as they are: an empty password or value
 	// keeps what is stored under that name.
 	Keep bool
+	// DropMaintenance says in a form that the second credentials may go where
+	// this is another repository. Who doesn't Keep, says so by that.
+	DropMaintenance bool
 }
 
 // schemes are restic's backends; anything else with a colon early in it is
@@ -189,7 +198,7 @@ func hasCredentials(scheme, rest string) bool {
 // whose own id is known to be the same, shares one gate.
 func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f RepositoryFields) (*HostRepository, error) {
 	if f.Keep {
-		if err := f.fillKept(ctx, db, seal, host); err != nil {
+		if err := f.fillKept(ctx, db, host, func(r *HostRepository) (protocol.Secrets, error) { return r.Secrets(seal) }); err != nil {
 			return nil, err
 		}
 	}
@@ -208,10 +217,14 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		if _, err := lockHost(ctx, tx, host); err != nil {
 			return err
 		}
+		was, err := FindRepository(ctx, tx, host)
+		if err != nil && CodeOf(err) != ENotFound {
+			return err
+		}
 		if err := knowURL(ctx, tx, r.URLKey); err != nil {
 			return err
 		}
-		_, err = tx.NewInsert().Model(r).On("conflict (host_id) do update").
+		_, err = tx.NewInsert().Model(r).Column("host_id", "url", "url_key", "password_sealed", "env_sealed").On("conflict (host_id) do update").
 			Set("url = excluded.url, url_key = excluded.url_key").
 			Set("password_sealed = excluded.password_sealed, env_sealed = excluded.env_sealed, bound_at = now()").
 			Returning("bound_at").Exec(ctx)
@@ -224,6 +237,9 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		_, err = tx.ExecContext(ctx, "update maintenance_states set failures = 0, failed_at = null where host_id = ?", host)
 		if err != nil {
 			return fmt.Errorf("bind repository: %w", err)
+		}
+		if err := dropMaintenance(ctx, tx, was, f); err != nil {
+			return err
 		}
 		return redirectWaiting(ctx, tx, r)
 	})
@@ -257,8 +273,9 @@ func redirectWaiting(ctx context.Context, tx IDB, r *HostRepository) error {
 	return nil
 }
 
-// fillKept fills in what the form left empty from what is stored.
-func (f *RepositoryFields) fillKept(ctx context.Context, db *DB, seal *Sealer, host HostID) error {
+// fillKept fills in what the form left empty from what is stored, which is for
+// the caller to open.
+func (f *RepositoryFields) fillKept(ctx context.Context, db *DB, host HostID, open func(*HostRepository) (protocol.Secrets, error)) error {
 	stored, err := FindRepository(ctx, db, host)
 	if CodeOf(err) == ENotFound {
 		return nil
@@ -266,7 +283,7 @@ func (f *RepositoryFields) fillKept(ctx context.Context, db *DB, seal *Sealer, h
 	if err != nil {
 		return err
 	}
-	kept, err := stored.Secrets(seal)
+	kept, err := open(stored)
 	if err != nil {
 		return err
 	}
@@ -289,8 +306,8 @@ func (f *RepositoryFields) secrets() protocol.Secrets {
 	return s
 }
 
-func passwordPlace(host HostID) string         { return "host/" + host.String() + "/password" }
-func envPlace(host HostID, name string) string { return "host/" + host.String() + "/env/" + name }
+// hostPlace is where a host's secrets are sealed into: each at a name below it.
+func hostPlace(host HostID) string { return "host/" + host.String() }
 
 // lockHost takes a live host's row for the transaction: two writers of one
 // host's set go one after the other.
@@ -356,26 +373,17 @@ func UnbindRepository(ctx context.Context, db IDB, host HostID) error {
 // Secrets opens what a command needs. An error means a wrong key or a damaged
 // row; it names the place, never the content.
 func (r *HostRepository) Secrets(seal *Sealer) (protocol.Secrets, error) {
-	password, err := seal.open(passwordPlace(r.HostID), r.PasswordSealed)
-	if err != nil {
-		return protocol.Secrets{}, err
-	}
-	out := protocol.Secrets{Password: password, Env: map[string]string{}}
-	for name, sealed := range r.EnvSealed {
-		if out.Env[name], err = seal.open(envPlace(r.HostID, name), sealed); err != nil {
-			return protocol.Secrets{}, err
-		}
-	}
-	return out, nil
+	return seal.openSecrets(hostPlace(r.HostID), r.PasswordSealed, r.EnvSealed)
 }
 
 var resticID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // learnRepository keeps a repository's own id. Where that id is known already,
 // the two were one all along, reached by two URLs: from now on they share the
-// older one's gate. Jobs under way keep the gate they hold until they end.
+// older one's gate. Jobs under way keep the gate they hold until they end. What
+// removes says nothing of the everyday URL: it may have gone another way.
 func learnRepository(ctx context.Context, tx IDB, job *Job, id string) error {
-	if job.RepositoryID == nil || !resticID.MatchString(id) {
+	if job.Kind.removes() || job.RepositoryID == nil || !resticID.MatchString(id) {
 		return nil
 	}
 	var known int32

@@ -14,6 +14,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"resticfleet/agent/protocol"
 )
 
 // Sealer seals secrets at rest with a key that is not in the database. What
@@ -112,6 +114,36 @@ func (k sealingKey) seal(place, plain string) ([]byte, error) {
 	out, err := k.Encrypt([]byte(plain), []byte(place))
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", place, err)
+	}
+	return out, nil
+}
+
+// sealSecrets seals each of a credential's secrets for a place of its own below
+// place.
+func (k sealingKey) sealSecrets(place string, secrets protocol.Secrets) (password []byte, env map[string][]byte, err error) {
+	if password, err = k.seal(place+"/password", secrets.Password); err != nil {
+		return nil, nil, err
+	}
+	env = map[string][]byte{}
+	for name, value := range secrets.Env {
+		if env[name], err = k.seal(place+"/env/"+name, value); err != nil {
+			return nil, nil, err
+		}
+	}
+	return password, env, nil
+}
+
+// openSecrets opens what sealSecrets has sealed.
+func (s *Sealer) openSecrets(place string, password []byte, env map[string][]byte) (protocol.Secrets, error) {
+	plain, err := s.open(place+"/password", password)
+	if err != nil {
+		return protocol.Secrets{}, err
+	}
+	out := protocol.Secrets{Password: plain, Env: map[string]string{}}
+	for name, sealed := range env {
+		if out.Env[name], err = s.open(place+"/env/"+name, sealed); err != nil {
+			return protocol.Secrets{}, err
+		}
 	}
 	return out, nil
 }

@@ -104,37 +104,40 @@ func sealAnew(ctx context.Context, tx IDB, s *Sealer, next sealingKey) (int, err
 		return 0, fmt.Errorf("sealing check: %w", err)
 	}
 	var all []*HostRepository
-	err = tx.NewSelect().Model(&all).Column("host_id", "password_sealed", "env_sealed").Order("host_id").For("update").Scan(ctx)
+	err = tx.NewSelect().Model(&all).Column("host_id", "password_sealed", "env_sealed", "maintenance_url", "maintenance_password_sealed", "maintenance_env_sealed").Order("host_id").For("update").Scan(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("rotate key: %w", err)
 	}
 	for _, r := range all {
-		secrets, err := r.Secrets(s)
-		if err != nil {
-			return 0, fmt.Errorf("%w: store this host's repository again, then rotate again", err)
-		}
-		if err := r.seal(next, secrets); err != nil {
+		if err := r.sealAnew(s, next); err != nil {
 			return 0, err
 		}
-		if _, err := tx.NewUpdate().Model(r).Column("password_sealed", "env_sealed").WherePK().Exec(ctx); err != nil {
+		if _, err := tx.NewUpdate().Model(r).Column("password_sealed", "env_sealed", "maintenance_password_sealed", "maintenance_env_sealed").WherePK().Exec(ctx); err != nil {
 			return 0, fmt.Errorf("rotate key: %w", err)
 		}
 	}
 	return len(all), nil
 }
 
-// seal puts a host's secrets into its row, each for its own place.
-func (r *HostRepository) seal(key sealingKey, secrets protocol.Secrets) (err error) {
-	if r.PasswordSealed, err = key.seal(passwordPlace(r.HostID), secrets.Password); err != nil {
+// sealAnew moves both of a host's credentials to another key.
+func (r *HostRepository) sealAnew(s *Sealer, next sealingKey) error {
+	secrets, err := r.Secrets(s)
+	if err != nil {
+		return fmt.Errorf("%w: store this host's repository again, then rotate again", err)
+	}
+	if err := r.seal(next, secrets); err != nil || !r.HasMaintenance() {
 		return err
 	}
-	r.EnvSealed = map[string][]byte{}
-	for name, value := range secrets.Env {
-		if r.EnvSealed[name], err = key.seal(envPlace(r.HostID, name), value); err != nil {
-			return err
-		}
+	if secrets, err = r.MaintenanceSecrets(s); err != nil {
+		return fmt.Errorf("%w: store this host's credentials for forget and prune again, or remove them, then rotate again", err)
 	}
-	return nil
+	return r.sealMaintenance(next, secrets)
+}
+
+// seal puts a host's secrets into its row.
+func (r *HostRepository) seal(key sealingKey, secrets protocol.Secrets) (err error) {
+	r.PasswordSealed, r.EnvSealed, err = key.sealSecrets(hostPlace(r.HostID), secrets)
+	return err
 }
 
 // retireKeys leaves the current key alone in the file.

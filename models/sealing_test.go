@@ -34,7 +34,12 @@ func (b *bundle) opens(text string, hosts []*models.Host) (n int) {
 	b.t.Helper()
 	seal := must[*models.Sealer](b.t)(models.NewSealer(text))
 	for _, h := range hosts {
-		if _, err := b.repository(h).Secrets(seal); err == nil {
+		r := b.repository(h)
+		_, err := r.Secrets(seal)
+		if err == nil && r.HasMaintenance() {
+			_, err = r.MaintenanceSecrets(seal)
+		}
+		if err == nil {
 			n++
 		}
 	}
@@ -46,7 +51,9 @@ func (b *bundle) keysInUse() int {
 	b.t.Helper()
 	return b.count(`select count(distinct substring(sealed for 5)) from (
 		select sealed from sealing_check union all select password_sealed from host_repositories
-		union all select decode(value, 'base64') from host_repositories, jsonb_each_text(env_sealed)) s`)
+		union all select decode(value, 'base64') from host_repositories, jsonb_each_text(env_sealed)
+		union all select maintenance_password_sealed from host_repositories where maintenance_url is not null
+		union all select decode(value, 'base64') from host_repositories, jsonb_each_text(maintenance_env_sealed)) s`)
 }
 
 // Two servers store and read secrets all the while the key is rotated, twice.
@@ -67,7 +74,15 @@ func TestAKeyIsRotatedUnderLoad(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		_, err = r.Secrets(seal)
+		if _, err = r.Secrets(seal); err != nil {
+			return err
+		}
+		if r, err = models.BindMaintenance(b.ctx, b.db, seal, h.ID, models.MaintenanceFields{
+			URL: r.URL, Password: models.Secret(password), Env: map[string]models.Secret{"AWS_ACCESS_KEY_ID": models.Secret(password)},
+		}); err != nil {
+			return err
+		}
+		_, err = r.MaintenanceSecrets(seal)
 		return err
 	}
 	for i := range 8 {
@@ -111,6 +126,13 @@ func TestAKeyIsRotatedUnderLoad(t *testing.T) {
 				s, err := r.Secrets(seal)
 				if err == nil && (!strings.HasPrefix(s.Password, "password ") || s.Env["AWS_ACCESS_KEY_ID"] != s.Password) {
 					err = fmt.Errorf("opened as %q and %q", s.Password, s.Env["AWS_ACCESS_KEY_ID"])
+				}
+				if err != nil {
+					return err
+				}
+				_, second, s, err := r.SecretsFor(models.KindPrune, seal)
+				if err == nil && (!second || !strings.HasPrefix(s.Password, "password ") || s.Env["AWS_ACCESS_KEY_ID"] != s.Password) {
+					err = fmt.Errorf("the second opened as %q and %q", s.Password, s.Env["AWS_ACCESS_KEY_ID"])
 				}
 				return err
 			}))
@@ -303,6 +325,8 @@ func TestNothingIsSealedByAnotherKey(t *testing.T) {
 	h, other := b.host("web-1"), b.host("web-2")
 	b.bind(h, "/srv/repo")
 	b.bind(other, "/srv/repo")
+	b.bindMaintenance(h, "/srv/repo")
+	b.bindMaintenance(other, "/srv/repo")
 	old := b.repository(h)
 	if _, err := models.RotateKey(b.ctx, b.db, path); err != nil {
 		t.Fatal(err)
@@ -310,6 +334,8 @@ func TestNothingIsSealedByAnotherKey(t *testing.T) {
 	env := fmt.Sprintf(`{"AWS_ACCESS_KEY_ID": "%s"}`, "AQAAAAAAAAAAAAAAAAAAAAAA")
 	b.refused(check, "update host_repositories set password_sealed = ? where host_id = ?", old.PasswordSealed, h.ID)
 	b.refused(check, "update host_repositories set env_sealed = ? where host_id = ?", env, h.ID)
+	b.refused(check, "update host_repositories set maintenance_password_sealed = ? where host_id = ?", old.MaintenancePasswordSealed, h.ID)
+	b.refused(check, "update host_repositories set maintenance_env_sealed = ? where host_id = ?", env, h.ID)
 	b.refused(check, "insert into host_repositories (host_id, url, url_key, password_sealed) select ?, url, url_key, ? from host_repositories where host_id = ?",
 		b.host("web-3").ID, old.PasswordSealed, h.ID)
 	b.exec("update host_repositories set password_sealed = (select password_sealed from host_repositories where host_id = ?) where host_id = ?", other.ID, h.ID)
@@ -318,13 +344,18 @@ func TestNothingIsSealedByAnotherKey(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "does not fit") {
 		t.Errorf("a server with the old key stores secrets: %v", err)
 	}
+	_, err = models.BindMaintenance(b.ctx, b.db, stale, h.ID, models.MaintenanceFields{URL: "/srv/repo", Password: "x"})
+	if err == nil || !strings.Contains(err.Error(), "does not fit") {
+		t.Errorf("a server with the old key stores second secrets: %v", err)
+	}
 }
 
 // Whatever is sealed must be known to the rotation.
 func TestEverySealedColumnIsRotated(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	known := "'host_repositories.password_sealed', 'host_repositories.env_sealed', 'sealing_check.sealed'"
+	known := "'host_repositories.password_sealed', 'host_repositories.env_sealed', 'sealing_check.sealed', " +
+		"'host_repositories.maintenance_password_sealed', 'host_repositories.maintenance_env_sealed'"
 	if n := b.count("select count(*) from information_schema.columns where table_schema = 'public' and column_name like '%sealed%' and table_name || '.' || column_name not in (" + known + ")"); n != 0 {
 		t.Errorf("%d columns hold something sealed that sealAnew does not know", n)
 	}

@@ -115,6 +115,23 @@ var advices = []advice{
 		},
 		act: "Check repository", to: toRepository,
 	},
+	{
+		code: protocol.ErrAppendOnly, brief: "may not remove", headline: "These credentials may add to the repository, but not remove from it",
+		steps: []step{
+			{text: "If that is meant, for backups, ", link: "store credentials for forget and prune", to: toRepository, after: " that may remove, beside those for every day. Only forget and prune ever use them."},
+			{text: "If they are stored already, they may not remove either: give their user that right at the repository’s server, or store others."},
+			{text: "Then run this again: it goes on with what is left."},
+		},
+		act: "Check credentials", to: toRepository,
+	},
+	{
+		code: protocol.ErrWrongRepository, brief: "opens another repository", headline: "The credentials for forget and prune open another repository", untouched: true,
+		steps: []step{
+			{text: "Compare their place with that for every day, and ", link: "store the right ones", to: toRepository, after: ": both must lead to one repository."},
+			{text: "Then run this again."},
+		},
+		act: "Check credentials", to: toRepository,
+	},
 
 	// what the agent finds before and beside restic
 	{

@@ -63,6 +63,8 @@ type GroupForm struct {
 	Includes, Excludes []string
 	Retention          Retention
 	MinFiles, MinBytes string
+	// Preview is what the policy in the fields would do; nil until it is asked.
+	Preview *Preview
 	// Focus is the list ("includes") whose last row the keyboard goes to, as
 	// after a row was added; "" leaves it where a form begins.
 	Focus  string

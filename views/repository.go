@@ -26,6 +26,36 @@ type RepositoryForm struct {
 	Errors      Errors
 	// Setup is as in GroupForm.
 	Setup bool
+
+	// Second makes it the form of the credentials for forget and prune, at
+	// …/repository/maintenance.
+	Second bool
+	// SecondURL and SecondEnv are what is stored of those, "" and none for nothing.
+	SecondURL string
+	SecondEnv []string
+}
+
+// Title heads the form's page.
+func (f RepositoryForm) Title() string {
+	if f.Second {
+		return "Credentials for forget and prune of " + f.HostName
+	}
+	return "Repository of " + f.HostName
+}
+
+func (f RepositoryForm) url() string {
+	if f.Second {
+		return "/hosts/" + f.HostID + "/repository/maintenance"
+	}
+	return "/hosts/" + f.HostID + "/repository"
+}
+
+// crumbs lead from the fleet to the form.
+func (f RepositoryForm) crumbs() []ui.Crumb {
+	if f.Second {
+		return HostCrumbs(f.HostID, f.HostName, ui.Crumb{Text: "repository", URL: "/hosts/" + f.HostID + "/repository"}, ui.Crumb{Text: "forget and prune"})
+	}
+	return hostCrumbs(f.HostID, f.HostName, "repository")
 }
 
 // EnvRow is a variable of the backend's environment that is stored or was
@@ -212,7 +242,9 @@ func (f RepositoryForm) urlField() ui.Field {
 			field.Placeholder = b.placeholder
 		}
 	}
-	if f.PasswordSet {
+	if f.Second {
+		field.Hint += " It must lead to the same repository as for every day; often the place is the same and only the user another."
+	} else if f.PasswordSet {
 		field.Hint += " In another place a repository of its own begins; what is in the old one stays there."
 	}
 	return field

@@ -73,15 +73,16 @@ func operations() []operation {
 		ok, made, accepted = http.StatusOK, http.StatusCreated, http.StatusAccepted
 		gone               = http.StatusNoContent
 
-		hosts      = "/api/hosts"
-		host       = hosts + "/{id}"
-		repository = host + "/repository"
-		groups     = host + "/source-groups"
-		group      = groups + "/{gid}"
-		schedules  = host + "/schedules"
-		schedule   = schedules + "/{sid}"
-		allJobs    = "/api/jobs"
-		oneJob     = allJobs + "/{id}"
+		hosts       = "/api/hosts"
+		host        = hosts + "/{id}"
+		repository  = host + "/repository"
+		maintenance = repository + "/maintenance-credential"
+		groups      = host + "/source-groups"
+		group       = groups + "/{gid}"
+		schedules   = host + "/schedules"
+		schedule    = schedules + "/{sid}"
+		allJobs     = "/api/jobs"
+		oneJob      = allJobs + "/{id}"
 	)
 	return []operation{
 		{get, hosts, viewer, ok, "List hosts", handle((*server).listHosts)},
@@ -94,6 +95,9 @@ func operations() []operation {
 		{get, repository, viewer, ok, "Get a host's repository", handle((*server).getRepository)},
 		{put, repository, admin, ok, "Set a host's repository", handle((*server).putRepository)},
 		{del, repository, admin, gone, "Forget a host's repository; its snapshots stay", handle((*server).deleteRepository)},
+		{get, maintenance, viewer, ok, "Get the repository's credentials for forget and prune", handle((*server).getMaintenanceCredential)},
+		{put, maintenance, admin, ok, "Set credentials that only forget and prune use; they go when the host gets another repository", handle((*server).putMaintenanceCredential)},
+		{del, maintenance, admin, gone, "Forget the credentials for forget and prune: those for every day do it", handle((*server).deleteMaintenanceCredential)},
 		{post, repository + "/init", admin, accepted, "Initialise the repository", handle((*server).initRepository)},
 		{post, repository + "/unlock", admin, accepted, "Remove stale locks", handle((*server).unlockRepository)},
 
@@ -103,6 +107,8 @@ func operations() []operation {
 		{put, group, operator, ok, "Replace a source group", handle((*server).putGroup)},
 		{del, group, operator, gone, "Delete a source group; its snapshots stay", handle((*server).deleteGroup)},
 		{post, group + "/run", operator, accepted, "Back up a source group now", handle((*server).runGroup)},
+
+		{post, group + "/retention-preview", operator, ok, "Ask the host which snapshots a policy would keep; changes nothing", handle((*server).previewRetention)},
 
 		{get, schedules, viewer, ok, "List schedules", handle((*server).listSchedules)},
 		{post, schedules, operator, made, "Add a schedule", handle((*server).addSchedule)},

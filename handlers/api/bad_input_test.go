@@ -37,7 +37,17 @@ func TestBadInput(t *testing.T) {
 		path, field string
 		body        any
 	}
-	table := []bad{
+	var table []bad
+	second := repository + "/maintenance-credential"
+	for field, body := range map[string]object{
+		"url": {"url": "rest:https://user:canary-in-url@host/", "password": "x"}, "password": {"url": "/srv/repo", "password": "canary\npassword"},
+		"env": {"url": "/srv/repo", "password": "x", "env": object{"LD_PRELOAD": "canary-lib"}}, "passphrase": {"url": "/srv/repo", "password": "x", "passphrase": "canary-other"},
+	} {
+		table = append(table, bad{"PUT " + second, field, body})
+	}
+	b.call("GET", second, nil).refused(404, "")
+	b.call("PUT", "/api/hosts/"+other+"/repository/maintenance-credential", object{"url": "/srv/repo", "password": "x"}).refused(409, "")
+	table = append(table, []bad{
 		{"POST /api/hosts", "name", object{"name": "Web-1"}},
 		{"POST /api/hosts", "name", object{"name": " "}},
 		{"POST /api/hosts", "name", object{"name": nil}},
@@ -74,7 +84,7 @@ func TestBadInput(t *testing.T) {
 
 		{"PUT " + schedules + "/" + schedule, "cron", object{"cron": "bad", "source_group_ids": []string{group}}},
 		{"PUT " + schedules + "/" + schedule, "enabled", object{"cron": "@daily", "enabled": "yes", "source_group_ids": []string{group}}},
-	}
+	}...)
 	for _, cron := range []string{"", "0 0 30 2 *", "0 0 0 1 1 *", "* * * *", "60 * * * *", "TZ=", "CRON_TZ=Local @daily", "CRON_TZ=Mars/Base @daily",
 		"CRON_TZ= @daily", "@every 10ms", "@every -1h", "@never", "a\x00b", strings.Repeat("1,", 5000) + "1 * * * *"} {
 		table = append(table, bad{"POST " + schedules, "cron", object{"cron": cron, "source_group_ids": []string{group}}})

@@ -80,6 +80,65 @@ func TestHosts(t *testing.T) {
 	b.call("POST", "/api/hosts", object{"name": "web-1", "restic_host": "web-1b"}).want(201) // the name is free again
 }
 
+func TestMaintenanceCredential(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.addHost("web-1")
+	b.bind(id)
+	at := "/api/hosts/" + id + "/repository/maintenance-credential"
+	fields := object{"url": "rest:https://full.example.net/repo", "password": "canary password", "env": object{"RESTIC_REST_PASSWORD": "canary", "RESTIC_REST_USERNAME": "canary"}}
+	made := b.call("PUT", at, fields).want(200)
+	has(t, made, "url env_names")
+	if made["url"] != fields["url"] || fmt.Sprint(made["env_names"]) != "[RESTIC_REST_PASSWORD RESTIC_REST_USERNAME]" {
+		t.Errorf("%v", made)
+	}
+	if got := b.call("GET", at, nil).want(200); fmt.Sprint(got) != fmt.Sprint(made) {
+		t.Errorf("read %v", got)
+	}
+	has(t, b.call("GET", "/api/hosts/"+id+"/repository", nil).want(200), "url env_names repository_id")
+	made["password"] = "another canary" // what was read goes back
+	if got := b.call("PUT", at, made).want(200); fmt.Sprint(got["env_names"]) != "[]" {
+		t.Errorf("replaced %v", got)
+	}
+	if r := b.call("DELETE", at, nil); r.status != 204 {
+		t.Errorf("delete: %d", r.status)
+	}
+	b.call("DELETE", at, nil).refused(404, "")
+	b.call("GET", at, nil).refused(404, "")
+	if strings.Contains(b.seen.String(), "canary") {
+		t.Error("an answer repeats a secret")
+	}
+}
+
+func TestRetentionPreview(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	host := b.addHost("web-1")
+	group := b.addGroup(host, "data")
+	at := "/api/hosts/" + host + "/source-groups/" + group + "/retention-preview"
+	b.exec(`insert into snapshots (host_id, id, at, hostname, paths, tags, source_group_id) values (?, repeat('a', 64), now(), 'web-1', '["/srv"]', '["data"]', ?)`, host, group)
+	plan := b.call("POST", at, object{"retention": object{}}).want(200)
+	has(t, plan, "keep remove")
+	kept := plan["keep"].([]any)[0].(object)
+	has(t, kept, "id short_id time hostname paths tags reasons held")
+	if kept["short_id"] != "aaaaaaaa" || len(kept["reasons"].([]any)) != 1 || kept["held"] != false || len(plan["remove"].([]any)) != 0 || !isTime.MatchString(kept["time"].(string)) {
+		t.Errorf("%v", plan)
+	}
+	b.call("POST", at, object{"retention": object{"keep_last": 1}}).refused(409, "")
+	b.bind(host)
+	if r := b.call("POST", at, object{"retention": object{"keep_last": 1}}); r.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	} else {
+		r.refused(503, "")
+	}
+	for field, body := range map[string]object{
+		"retention": {}, "retention.keep_within": {"retention": object{"keep_within": "0h"}}, "retention.keep_last": {"retention": object{"keep_last": -1}},
+	} {
+		b.call("POST", at, body).refused(422, field)
+	}
+	b.call("POST", "/api/hosts/"+b.addHost("web-2")+"/source-groups/"+group+"/retention-preview", object{"retention": object{}}).refused(404, "")
+}
+
 func TestEnrolment(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -69,6 +69,63 @@ func (s *server) deleteRepository(ctx context.Context, in *HostPath) (*struct{},
 	return nil, nil
 }
 
+// maintenanceCredential are the repository's second credentials, for forget and
+// prune; no secret of theirs either.
+type maintenanceCredential struct {
+	URL      string   `json:"url"`
+	EnvNames []string `json:"env_names"`
+}
+
+func newMaintenanceCredential(r *models.HostRepository) maintenanceCredential {
+	return maintenanceCredential{URL: r.MaintenanceURL, EnvNames: r.MaintenanceEnvNames()}
+}
+
+type maintenanceCredentialFields repositoryFields
+
+func (maintenanceCredentialFields) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
+	return acceptReadOnly[maintenanceCredential](r, s)
+}
+
+func (s *server) getMaintenanceCredential(ctx context.Context, in *HostPath) (*answer[maintenanceCredential], error) {
+	h, err := s.find(ctx, *in)
+	if err != nil {
+		return nil, err
+	}
+	r, err := models.FindMaintenanceCredentials(ctx, s.DB, h.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[maintenanceCredential]{newMaintenanceCredential(r)}, nil
+}
+
+func (s *server) putMaintenanceCredential(ctx context.Context, in *struct {
+	HostPath
+	Body maintenanceCredentialFields
+}) (*answer[maintenanceCredential], error) {
+	id, err := in.hostID()
+	if err != nil {
+		return nil, err
+	}
+	r, err := models.BindMaintenance(ctx, s.DB, s.Jobs.Sealer, id, models.MaintenanceFields{URL: in.Body.URL, Password: in.Body.Password, Env: in.Body.Env})
+	if err != nil {
+		return nil, err
+	}
+	s.Jobs.HostChanged(id)
+	return &answer[maintenanceCredential]{newMaintenanceCredential(r)}, nil
+}
+
+func (s *server) deleteMaintenanceCredential(ctx context.Context, in *HostPath) (*struct{}, error) {
+	h, err := s.find(ctx, *in)
+	if err != nil {
+		return nil, err
+	}
+	if err := models.UnbindMaintenance(ctx, s.DB, h.ID); err != nil {
+		return nil, err
+	}
+	s.Jobs.HostChanged(h.ID)
+	return nil, nil
+}
+
 func (s *server) initRepository(ctx context.Context, in *HostPath) (*created[job], error) {
 	return s.runOnHost(ctx, *in, models.KindInit)
 }

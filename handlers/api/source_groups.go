@@ -153,3 +153,53 @@ func (s *server) runGroup(ctx context.Context, in *GroupPath) (*created[job], er
 	}
 	return startedJob(j), nil
 }
+
+// plannedSnapshot is a snapshot with why it stays.
+type plannedSnapshot struct {
+	ID       string   `json:"id"`
+	ShortID  string   `json:"short_id"`
+	Time     string   `json:"time" format:"date-time"`
+	Hostname string   `json:"hostname"`
+	Paths    []string `json:"paths"`
+	Tags     []string `json:"tags"`
+	Reasons  []string `json:"reasons" doc:"restic's reasons to keep it; held where only its hold does. None for one that goes."`
+	Held     bool     `json:"held"`
+}
+
+type retentionPreview struct {
+	Keep   []plannedSnapshot `json:"keep"`
+	Remove []plannedSnapshot `json:"remove"`
+}
+
+func newPlannedSnapshots(all []models.PlannedSnapshot) []plannedSnapshot {
+	out := make([]plannedSnapshot, len(all))
+	for i, s := range all {
+		out[i] = plannedSnapshot{
+			ID: s.ID, ShortID: s.ID[:8], Time: timestamp(s.Time), Hostname: s.Hostname, Held: s.Held,
+			Paths: append([]string{}, s.Paths...), Tags: append([]string{}, s.Tags...), Reasons: append([]string{}, s.Reasons...),
+		}
+	}
+	return out
+}
+
+// previewRetention waits for the host.
+func (s *server) previewRetention(ctx context.Context, in *struct {
+	GroupPath
+	Body struct {
+		Retention models.Retention `json:"retention" doc:"restic's policy; an empty one keeps everything."`
+	}
+}) (*answer[retentionPreview], error) {
+	who, err := actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g, err := s.findGroup(ctx, in.GroupPath)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := s.Jobs.PreviewRetention(ctx, g.HostID, g.ID, in.Body.Retention, who)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[retentionPreview]{retentionPreview{Keep: newPlannedSnapshots(plan.Keep), Remove: newPlannedSnapshots(plan.Remove)}}, nil
+}

@@ -114,3 +114,9 @@ func (s *Subscription) Close() {
 		}
 	}
 }
+
+// Watch is Subscribe for who waits for one topic.
+func (h *Hub) Watch(topic jobs.Topic) (wake <-chan struct{}, stop func()) {
+	s := h.Subscribe(topic)
+	return s.Wake(), s.Close
+}

@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// A person changes the policy of a group with a dozen snapshots and sees, before
+// anything is stored, what the host's own restic would keep: also of an older
+// tag of the group's, and nothing of anybody else's.
+func TestAPolicyIsSeenBeforeItIsStored(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	r := localRepo(t)
+	h.bind(r)
+	docs := writeFiles(t, h.dir+"/docs", map[string]string{"a": "a"})
+	group := h.group("docs", []string{docs})
+	var host struct {
+		ResticHost string `json:"restic_host"`
+	}
+	at := "/api/hosts/" + h.id
+	h.api().call("GET", at, nil, http.StatusOK, &host)
+	day := time.Date(2026, 10, 1, 12, 0, 0, 0, time.UTC)
+	for i := range 12 {
+		r.restic("backup", "--quiet", "--host", host.ResticHost, "--tag", "docs", "--time", day.AddDate(0, 0, i).Format(time.DateTime), docs)
+	}
+	r.restic("backup", "--quiet", "--host", host.ResticHost, "--tag", "by hand", "--time", day.Format(time.DateTime), docs)
+	h.api().call("PUT", at+"/source-groups/"+group, map[string]any{"name": "docs", "tag": "papers", "includes": []string{docs}}, http.StatusOK, nil)
+
+	var plan struct {
+		Keep, Remove []struct {
+			ID      string
+			Reasons []string
+		}
+	}
+	h.api().call("POST", at+"/source-groups/"+group+"/retention-preview", map[string]any{"retention": map[string]any{"keep_daily": 5}}, http.StatusOK, &plan)
+	if len(plan.Keep) != 5 || len(plan.Remove) != 7 || fmt.Sprint(plan.Keep[0].Reasons) != "[daily snapshot]" || len(plan.Remove[0].Reasons) != 0 {
+		t.Errorf("%+v", plan)
+	}
+
+	p := newPage(t)
+	p.open("/hosts/" + h.id + "/source-groups/" + group)
+	preview := p.Locator("#retention-preview")
+	p.says(preview, "Nothing is changed by looking")
+	p.fill("Daily", "5")
+	p.says(preview, "Would keep 5, remove 7 of 12.")
+	p.says(preview, "daily snapshot")
+	p.fill("Daily", "2")
+	p.says(preview, "Would keep 2, remove 10 of 12.")
+	p.fill("Daily", "")
+	p.fill("Everything with these tags", "nothing has it")
+	p.says(preview, "keeps none of the group’s snapshots")
+	if n := len(r.snapshots()); n != 13 {
+		t.Errorf("looking left %d of 13 snapshots", n)
+	}
+}
