@@ -10,7 +10,7 @@ import (
 )
 
 // maintainEvery is how often a server looks what maintenance is due.
-const maintainEvery = 5 * time.Second
+const maintainEvery = 10 * time.Second
 
 // Maintain dispatches what maintenance is due, until ctx ends. Any number of
 // servers may: each due time has one row.
