@@ -88,13 +88,24 @@ func (h *Handlers) cancelJob(c echo.Context) error {
 	return acted(c, "/jobs/"+job.ID.String())
 }
 
-// runJobAgain backs up the job's group once more, as the group is now, and
-// leads to the new job. What is done in the danger zone is asked for there.
+// runJobAgain backs up the job's group once more, as the group is now, or runs
+// the maintenance again, and leads to the new job. What is done in the danger
+// zone is asked for there.
 func (h *Handlers) runJobAgain(c echo.Context) error {
 	ctx := c.Request().Context()
 	job, err := h.jobOf(c)
 	if err != nil {
 		return err
+	}
+	if mayMaintain(job) {
+		if !who(c).Role.Allows(models.RoleAdmin) {
+			return &models.Error{Code: models.EForbidden, Message: "Only an administrator may run maintenance. Ask one of them."}
+		}
+		again, err := h.Jobs.RunMaintenance(ctx, job.HostID, job.Kind, who(c).Actor())
+		if err != nil {
+			return err
+		}
+		return done(c, "/jobs/"+again.ID.String())
 	}
 	if job.Kind != models.KindBackup {
 		return models.Conflict("Only a backup is run again from here. Ask for this one on the page of %s.", job.HostName)

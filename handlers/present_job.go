@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"regexp"
+	"slices"
 	"time"
 
 	"resticfleet/models"
@@ -35,7 +36,7 @@ func presentJobRow(j *models.Job) views.JobRow {
 // outcome is what came of a job in a few words, "" for nothing to say.
 func outcome(j *models.Job) string {
 	switch {
-	case j.State == models.JobRunning && j.Progress != nil:
+	case j.State == models.JobRunning && j.Progress != nil && j.Kind == models.KindBackup:
 		return ui.Bytes(j.Progress.BytesDone) + " read"
 	case len(j.Unreadable) > 0:
 		return ui.Count(int64(len(j.Unreadable)), "file unreadable", "files unreadable")
@@ -43,6 +44,12 @@ func outcome(j *models.Job) string {
 		return views.JobBrief(j.ErrorCode, string(j.Kind), string(j.State))
 	case j.State == models.JobSucceeded && j.Kind == models.KindBackup:
 		return "+" + ui.Bytes(statOf(j, "data_added_packed"))
+	case j.State == models.JobSucceeded && j.Kind == models.KindForget:
+		return ui.Count(statOf(j, "snapshots_removed"), "snapshot removed", "snapshots removed")
+	case j.State == models.JobSucceeded && j.Kind == models.KindPrune && j.Stats["removed_bytes"] != nil:
+		return ui.Bytes(statOf(j, "removed_bytes")) + " freed"
+	case j.State == models.JobSucceeded && j.Kind == models.KindCheck:
+		return "no damage found"
 	case j.State == models.JobSucceeded && j.Kind == models.KindInit:
 		return "repository made"
 	case j.State == models.JobSucceeded && j.Kind == models.KindUnlock:
@@ -119,6 +126,45 @@ func (s jobScene) present() views.Job {
 			TotalFiles: statOf(j, "total_files_processed"), TotalBytes: statOf(j, "total_bytes_processed"), AddedBytes: statOf(j, "data_added_packed"),
 		}
 	}
+	v.Maintained = maintained(j)
+	return v
+}
+
+// mayMaintain: these kinds are run again by an administrator, as they would be
+// now. What removed snapshots that a person named isn't asked for twice.
+func mayMaintain(j *models.Job) bool {
+	return slices.Contains(models.MaintenanceKinds, j.Kind) && len(j.Spec.SnapshotIDs) == 0
+}
+
+// maintained reads what a forget, prune or check told of its work; nil for
+// other kinds, and before there is anything.
+func maintained(j *models.Job) *views.Maintained {
+	if !slices.Contains(models.MaintenanceKinds, j.Kind) || !j.State.Ended() || len(j.Stats) == 0 {
+		return nil
+	}
+	known := func(name string) *int64 {
+		if _, ok := j.Stats[name].(float64); !ok {
+			return nil
+		}
+		n := statOf(j, name)
+		return &n
+	}
+	v := &views.Maintained{
+		Removed: known("snapshots_removed"), Kept: known("snapshots_kept"), Held: statOf(j, "snapshots_held"),
+		FreedBytes: known("removed_bytes"), RemainingBytes: known("remaining_bytes"), RepackedBytes: known("repacked_bytes"),
+	}
+	if j.Kind == models.KindCheck {
+		v.Part = j.Spec.ReadDataSubset
+	}
+	groups, _ := j.Stats["groups"].([]any)
+	for _, g := range groups {
+		one, _ := g.(map[string]any)
+		text := func(name string) string { s, _ := one[name].(string); return s }
+		number := func(name string) int64 { n, _ := one[name].(float64); return int64(n) }
+		if text("name") != "" {
+			v.Groups = append(v.Groups, views.MaintainedGroup{Name: text("name"), Kept: number("kept"), Removed: number("removed"), Held: number("held"), Error: text("error")})
+		}
+	}
 	return v
 }
 
@@ -143,6 +189,7 @@ func jobActor(j *models.Job, operator bool) views.Actor {
 func (s jobScene) presentGroup(v *views.Job) {
 	g := s.group
 	if g == nil {
+		v.CanRunAgain = s.job.State.Ended() && v.CanAdminister && !v.HostGone && mayMaintain(s.job)
 		return
 	}
 	v.GroupID, v.GroupGone = g.ID.String(), g.ArchivedAt != nil

@@ -18,6 +18,8 @@ const (
 	toGroup      place = "group" // operators
 	toHost       place = "host"  // everybody
 	toGroupJobs  place = "jobs"
+	// toMaintenance shows the host's cadences to everybody.
+	toMaintenance place = "maintenance"
 )
 
 // step is one thing to do. Code, in mono, or link stands between text and
@@ -216,16 +218,68 @@ var advices = []advice{
 		steps: []step{{text: "Nothing: backups go into it."}},
 	},
 
+	// what forget, prune and check find
+	{
+		code: protocol.ErrWouldRemoveAll, brief: "would keep nothing", headline: "A policy would have removed every snapshot",
+		steps: []step{
+			{text: "Nothing of that group was removed. Change the policy of the group that the message names: ", link: "see the host", to: toHost, after: "."},
+			{text: "If its snapshots shall really go, remove them in the ", link: "danger zone", to: toDangerZone, after: ", which asks first."},
+		},
+	},
+	{
+		code: protocol.ErrNotRemoved, brief: "snapshots still there", headline: "Not everything that should go is gone",
+		steps: []step{
+			{text: "Read the log below, and see whether the credentials may remove: ", link: "see the repository", to: toRepository, after: "."},
+			{text: "Then run this again: it goes on with what is left."},
+		},
+		act: "Check repository", to: toRepository,
+	},
+	{
+		code: protocol.ErrDamaged, brief: "repository damaged", headline: "The check found damage in the repository",
+		steps: []step{
+			{text: "Let no prune run until this is mended: ", link: "turn it off", to: toMaintenance, after: "."},
+			{text: "Look for the cause first: the disk, the storage or the memory of a host that writes to it."},
+			{text: "Then, on {host}, follow the lines of the log below with ", code: "restic repair", after: " and run the check again."},
+		},
+	},
+	{
+		code: protocol.ErrSnapshotUnknown, brief: "no such snapshot", headline: "The snapshot is not in the repository any more", untouched: true,
+		steps: []step{{text: "Refresh the host’s list of snapshots: it was removed by something else, or the host has another repository now."}},
+	},
+	{
+		code: protocol.ErrAnswerIncomplete, brief: "answer incomplete", headline: "Part of the answer did not arrive",
+		steps: []step{{text: "Ask again. Nothing was changed, and what was known before stays."}},
+	},
+
 	// ends that this server tells
+	{
+		code: models.CodeNothingToDo, brief: "nothing to do", headline: "There was nothing to do",
+		steps: []step{{text: "Nothing, if every snapshot shall stay. Otherwise give a source group a retention policy: ", link: "see the host’s groups", to: toHost, after: "."}},
+	},
+	{
+		code: models.CodeNotOwner, brief: "another host does it", headline: "Another host does this for the shared repository",
+		steps: []step{{text: "Nothing: one host prunes and checks for all. To let it be {host}, make it the owner: ", link: "open maintenance", to: toMaintenance, after: "."}},
+	},
+	{
+		code: models.CodeBackingOff, brief: "waits after a failure", headline: "It failed just before and waits a while",
+		steps: []step{{text: "See why it failed, mend that, and run it now: ", link: "open maintenance", to: toMaintenance, after: "."}},
+	},
+	{
+		code: models.CodeBreakerOpen, brief: "stopped after failures", headline: "It failed too often to go on by itself",
+		steps: []step{
+			{text: "See why it failed and mend that: ", link: "open maintenance", to: toMaintenance, after: "."},
+			{text: "Then run it now. When that works, it goes on by itself."},
+		},
+	},
 	{
 		code: protocol.ErrCancelled, brief: "cancelled", headline: "Stopped before it ended",
 		steps: []step{{text: "Nothing, if that was meant. Otherwise run it again."}},
 	},
 	{
-		code: models.CodeStillBusy, brief: "the one before still ran", headline: "The backup before it had not ended",
+		code: models.CodeStillBusy, brief: "the one before still ran", headline: "The one before it had not ended",
 		steps: []step{
 			{text: "See how long they take: ", link: "the group’s jobs", to: toGroupJobs, after: "."},
-			{text: "If it happens often, run the schedule less often, or split the group."},
+			{text: "If it happens often, run it less often; a backup’s group may be split."},
 		},
 	},
 	{
@@ -305,6 +359,8 @@ func (j Job) way(to place) string {
 		return host + "/source-groups/" + j.GroupID
 	case to == toHost:
 		return host
+	case to == toMaintenance:
+		return host + "/maintenance"
 	case to == toGroupJobs && j.GroupID != "":
 		return host + "/jobs?group=" + j.GroupID
 	}
@@ -330,6 +386,8 @@ func (j Job) wrote() string {
 		return j.wroteSnapshot(untouched)
 	case j.Kind == "init":
 		return j.wroteRepository(untouched)
+	case j.Kind == "forget" || j.Kind == "prune" || j.Kind == "check":
+		return j.maintained(untouched)
 	case j.Kind == "unlock" && j.State == "succeeded":
 		return ui.Count(j.LocksRemoved, "lock was", "locks were") + " removed, " + ui.Count(j.LocksLeft, "is", "are") + " left."
 	}

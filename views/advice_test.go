@@ -145,7 +145,7 @@ func TestEveryAdviceIsWhole(t *testing.T) {
 	t.Parallel()
 	places := map[place]string{
 		toRepository: "/hosts/h3/repository", toDangerZone: "/hosts/h3/danger", toGroup: "/hosts/h3/source-groups/g1",
-		toHost: "/hosts/h3", toGroupJobs: "/hosts/h3/jobs?group=g1",
+		toHost: "/hosts/h3", toGroupJobs: "/hosts/h3/jobs?group=g1", toMaintenance: "/hosts/h3/maintenance",
 	}
 	for _, a := range advices {
 		t.Run(a.code, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestEveryAdviceIsWhole(t *testing.T) {
 				if places[s.to] == "" || !strings.Contains(html, href) {
 					t.Errorf("%q leads to no place: %q", s.link, s.to)
 				}
-				everybody := s.to == toHost || s.to == toGroupJobs
+				everybody := s.to == toHost || s.to == toGroupJobs || s.to == toMaintenance
 				if strings.Contains(seen, href+` class="underline`) && !everybody {
 					t.Errorf("a viewer is sent to %s", places[s.to])
 				}

@@ -94,7 +94,7 @@ func TestAHostShowsEachRoleItsControls(t *testing.T) {
 				t.Errorf("%s for a %s is there: %v", control, role, got)
 			}
 		}
-		for _, unbuilt := range []string{"Snapshots", "Maintenance", "hook"} {
+		for _, unbuilt := range []string{"Snapshots", "hook"} {
 			if strings.Contains(html, unbuilt) {
 				t.Errorf("there is no %s yet", unbuilt)
 			}

@@ -49,6 +49,8 @@ type Job struct {
 	SnapshotID   string
 	RepositoryID string
 	Stats        *Stats
+	// Maintained is what a forget, prune or check told of its work, nil for none.
+	Maintained *Maintained
 	// LocksRemoved and LocksLeft are of an unlock.
 	LocksRemoved, LocksLeft int64
 	// NewestGood is the newest good snapshot of the group, nil for none.

@@ -1,0 +1,145 @@
+package handlers
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"resticfleet/agent/protocol"
+	"resticfleet/models"
+)
+
+// The tab in every state, by what it says of it and what an administrator may do.
+func TestTheMaintenanceTabSaysWhatIsSo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	bare, at := b.host("bare")
+	if html := plain(b.page(at + "/maintenance")); !strings.Contains(html, "There is no repository to maintain yet") || !strings.Contains(html, "Set repository") {
+		t.Errorf("%s without a repository: %s", bare.Name, html)
+	}
+	f := b.fleet("web")
+	f.online()
+	f.exec("update hosts set timezone = 'Europe/Berlin', timezone_known = true, agent_protocol = 3 where id = ?", f.host.ID)
+	f.exec(`update source_groups set retention = '{"keep_daily": 7}' where id = ?`, f.group.ID)
+	f.add("etc")
+	at = "/hosts/" + f.host.ID.String() + "/maintenance"
+	see := func(what string, parts ...string) {
+		t.Helper()
+		html := plain(b.page(at))
+		for _, part := range parts {
+			unwanted, not := strings.CutPrefix(part, "!")
+			if not && strings.Contains(html, unwanted) {
+				t.Errorf("%s: it says %q", what, unwanted)
+			}
+			if !not && !strings.Contains(html, part) {
+				t.Errorf("%s: it doesn't say %q:\n%s", what, part, html)
+			}
+		}
+	}
+	state := func(kind models.JobKind, set string, args ...any) {
+		t.Helper()
+		b.exec("update maintenance_states set "+set+" where host_id = ? and kind = ?", append(args, f.host.ID, kind)...)
+	}
+	see("all off", "Nothing keeps this repository small and checked yet", "Europe/Berlin", "www keeps the last 7 daily snapshots", "etc without a policy keeps everything", "Turn on", "No forget, prune or check has run yet.", "!too old")
+	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
+	for _, kind := range models.MaintenanceKinds {
+		want(t, "turn on", b.post(at+"/"+string(kind)+"/enabled", url.Values{"enabled": {"on"}}, admin...), 303)
+	}
+	see("all on", "The repository is kept small and checked", "Turn off", "Next: ", "0 of 12 parts", "All is read by about", "!Turned on:")
+	state(models.KindForget, "failures = 1, failed_at = now(), last_state = 'failed', last_error = 'It broke. Mend it.', last_job_id = gen_random_uuid(), last_ended_at = now()")
+	see("backing off", "Forget needs a hand", "not tried again by itself before", "It broke. Mend it.")
+	state(models.KindForget, "failures = 5")
+	see("breaker open", "failed 5 times in a row and doesn’t run by itself any more")
+	job := f.job(f.group, models.KindBackup, models.JobRunning, time.Minute)
+	prune := f.job(nil, models.KindPrune, models.JobQueued, time.Second)
+	see("waiting", "It waits for the", "backup of www on web")
+	if html := b.page(at); strings.Contains(html, "/prune/run") || !strings.Contains(html, "/check/run") {
+		t.Error("what waits already is offered again, or the rest is not")
+	}
+	b.exec("update jobs set state = 'failed', finished_at = now() where id in (?, ?)", job, prune)
+	b.exec("update repositories set check_parts = 12, check_read = 3, checked_whole_at = now() - interval '9 days'")
+	see("the check's round", "3 of 12 parts", "All was read last")
+	b.exec("update hosts set agent_protocol = 2 where id = ?", f.host.ID)
+	see("an old agent", "The agent is too old")
+	if status, html, _ := b.get(models.RoleViewer, at); status != 200 || strings.Contains(html, "Turn o") || strings.Contains(html, "Run now") {
+		t.Errorf("a viewer: %d", status)
+	}
+}
+
+// What the forms refuse is said beside the field, and nothing is stored.
+func TestTheCadenceFormsRefuseWhatCannotWork(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	f := b.fleet("web")
+	at := "/hosts/" + f.host.ID.String() + "/maintenance"
+	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
+	for _, c := range []struct{ kind, cron, subset, says string }{
+		{"forget", "0 0 30 2 *", "", "0 0 30 2 *"},
+		{"prune", "nonsense", "", "nonsense"},
+		{"check", "30 5 * * 0", "0/5", "f-read_data_subset-error"},
+		{"check", "30 5 * * 0", "13/12", "f-read_data_subset-error"},
+	} {
+		want(t, c.kind+" "+c.cron+c.subset, b.post(at+"/"+c.kind, url.Values{"cron": {c.cron}, "read_data_subset": {c.subset}}, admin...), 422, c.says)
+	}
+	m, err := models.FindMaintenance(b.ctx, b.db, f.host.ID)
+	if err != nil || m.PruneCron != "30 4 * * 0" || m.CheckReadDataSubset != "1/12" {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	want(t, "explained", b.post(at+"/prune", url.Values{"cron": {"0 1 * * *"}, "edit": {""}}, admin...), 200, "Every day at 01:00")
+	want(t, "saved", b.post(at+"/check", url.Values{"cron": {"0 1 * * 6"}, "read_data_subset": {"1/4"}, "enabled": {"on"}}, admin...), 303)
+	if m, err = models.FindMaintenance(b.ctx, b.db, f.host.ID); err != nil || m.CheckCron != "0 1 * * 6" || m.CheckReadDataSubset != "1/4" || !m.CheckEnabled || m.PruneEnabled {
+		t.Errorf("%+v, %v", m, err)
+	}
+	want(t, "no such kind", b.post(at+"/backup/run", nil, admin...), 404)
+}
+
+// One host prunes and checks for all that share a repository; another is asked
+// once before it takes that over.
+func TestTheOwnerOfASharedRepositoryIsSaidAndChanged(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	web, db := b.fleet("web"), b.fleet("db")
+	if _, err := models.BindRepository(b.ctx, b.db, b.h.Jobs.Sealer, db.host.ID, models.RepositoryFields{URL: "/srv/web", Password: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	at := "/hosts/" + db.host.ID.String() + "/maintenance"
+	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
+	html := plain(b.page(at))
+	for _, part := range []string{"Prune of this repository is done by web", "Check of this repository is done by web", "web prunes and checks it for all", "Make db the owner"} {
+		if !strings.Contains(html, part) {
+			t.Errorf("it doesn't say %q:\n%s", part, html)
+		}
+	}
+	want(t, "prune elsewhere", b.post(at+"/prune/run", nil, admin...), 409, "web")
+	want(t, "the question", b.do("GET", at+"/owner", nil, admin...), 200, "web no longer does")
+	want(t, "the answer", b.post(at+"/owner", nil, admin...), 303)
+	if html := plain(b.page("/hosts/" + web.host.ID.String() + "/maintenance")); !strings.Contains(html, "Prune of this repository is done by db") {
+		t.Error("the owner before isn't told")
+	}
+	want(t, "prune here", b.post(at+"/prune/run", nil, admin...), 303)
+}
+
+// A run of maintenance is asked for again by an administrator, and its page says
+// what was done.
+func TestAForgetTellsWhatItDid(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	f := b.fleet("web")
+	f.exec(`update source_groups set retention = '{"keep_last": 2}' where id = ?`, f.group.ID)
+	id := f.job(nil, models.KindForget, models.JobFailed, time.Hour)
+	b.exec(`update jobs set error_code = ?, error = 'The policy of “etc” keeps none.', stats = '{"snapshots_removed": 15, "snapshots_kept": 3, "snapshots_held": 1,
+		"groups": [{"name": "www", "kept": 3, "removed": 15, "held": 1}, {"name": "etc", "kept": 0, "removed": 0, "error": "It keeps none."}]}' where id = ?`, protocol.ErrWouldRemoveAll, id)
+	html := plain(b.page("/jobs/" + id.String()))
+	for _, part := range []string{"A policy would have removed every snapshot", "15 removed, 3 kept, 1 of what would go held", "It keeps none.", "Run again", "15 snapshots were removed from the list"} {
+		if !strings.Contains(html, part) {
+			t.Errorf("it doesn't say %q:\n%s", part, html)
+		}
+	}
+	again := func(role models.Role) int {
+		return b.do("POST", "/jobs/"+id.String()+"/again", nil, "Authorization", "Bearer "+b.token(role)).StatusCode
+	}
+	if operator, admin := again(models.RoleOperator), again(models.RoleAdmin); operator != 403 || admin != 303 {
+		t.Errorf("again: an operator %d, an administrator %d", operator, admin)
+	}
+}

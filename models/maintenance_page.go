@@ -1,0 +1,55 @@
+package models
+
+import (
+	"context"
+	"fmt"
+)
+
+// maintenanceProtocol is the protocol version from which on agents know forget,
+// prune and check.
+const maintenanceProtocol = 3
+
+// Maintains reports whether the host's agent knows forget, prune and check. One
+// that has never come is not judged.
+func (h *Host) Maintains() bool { return h.LastSeenAt == nil || h.AgentProtocol >= maintenanceProtocol }
+
+// Cadence is when a kind of maintenance runs, and whether it does.
+func (m *Maintenance) Cadence(kind JobKind) (cron string, enabled bool) { return m.cadence(kind) }
+
+// SetCadence changes one kind's; the other two stay.
+func (m *Maintenance) SetCadence(kind JobKind, cron string, enabled bool) {
+	switch kind {
+	case KindForget:
+		m.ForgetCron, m.ForgetEnabled = cron, enabled
+	case KindPrune:
+		m.PruneCron, m.PruneEnabled = cron, enabled
+	case KindCheck:
+		m.CheckCron, m.CheckEnabled = cron, enabled
+	}
+}
+
+// ListMaintenanceJobs returns the newest runs of a host's forget, prune and
+// check, those that were skipped too; it reads limit rows of each kind at most.
+func ListMaintenanceJobs(ctx context.Context, db IDB, host HostID, limit int) ([]*Job, error) {
+	var jobs []*Job
+	err := withNames(db.NewSelect().Model(&jobs).ExcludeColumn("spec").
+		Where(`j.id in (select r.id from unnest(array['forget', 'prune', 'check']) k
+			cross join lateral (select id from jobs where host_id = ? and kind = k order by id desc limit ?) r)`, host, limit)).
+		OrderExpr("j.id desc").Limit(int64(limit)).Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list maintenance: %w", err)
+	}
+	return jobs, nil
+}
+
+// ListPolicies returns what a forget on a host would go by: the names and
+// policies of its groups, those that keep everything too.
+func ListPolicies(ctx context.Context, db IDB, host HostID) ([]*Group, error) {
+	var groups []*Group
+	err := db.NewSelect().Model(&groups).Column("id", "name", "retention").Where("host_id = ? and archived_at is null", host).
+		OrderExpr("lower(name)").Limit(MaxLimit).Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list policies: %w", err)
+	}
+	return groups, nil
+}
