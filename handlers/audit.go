@@ -100,6 +100,9 @@ var acts = map[string]act{
 	"POST /hosts/:id/source-groups/:gid/retention-preview":     {"Look at what a policy would keep", onGroups},
 	"POST /api/hosts/:id/source-groups/:gid/retention-preview": {"Look at what a policy would keep", onGroups},
 	"POST /hosts/:id/source-groups/:gid/remove-snapshots":      {"Remove all snapshots of a source group", onGroups},
+	"POST /api/hosts/:id/snapshots/refresh":                    {"List the snapshots anew", onRepository},
+	"PATCH /api/hosts/:id/snapshots/:snap":                     {"Hold a snapshot or let it go", onRepository},
+	"DELETE /api/hosts/:id/snapshots/:snap":                    {"Delete a snapshot", onRepository},
 }
 
 // actionsOf are the routes of a subject.

@@ -166,7 +166,8 @@ func (g *garden) paths(pattern string) []string {
 		return all
 	}
 	path := strings.NewReplacer("/hosts/:id", "/hosts/"+g.host, "/source-groups/:gid", "/source-groups/"+g.group, "/schedules/:sid", "/schedules/"+g.schedule,
-		"/leave/:sid", "/leave/"+g.schedule, "/maintenance/:kind", "/maintenance/check", "/users/:uid", "/users/"+g.user, "/tokens/:tid", "/tokens/"+g.apiToken).Replace(pattern)
+		"/leave/:sid", "/leave/"+g.schedule, "/maintenance/:kind", "/maintenance/check", "/users/:uid", "/users/"+g.user, "/tokens/:tid", "/tokens/"+g.apiToken,
+		"/snapshots/:snap", "/snapshots/"+strings.Repeat("a", 64)).Replace(pattern)
 	if strings.Contains(path, ":") {
 		g.t.Errorf("this test doesn't know what stands for %s", path)
 	}

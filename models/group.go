@@ -209,7 +209,7 @@ func AddGroup(ctx context.Context, db *DB, host HostID, f GroupFields) (*Group, 
 		if _, err := tx.NewInsert().Model(g).Returning("created_at").Exec(ctx); err != nil {
 			return groupError(err, g)
 		}
-		return nil
+		return assignSnapshots(ctx, tx, host)
 	})
 	if err != nil {
 		return nil, err
@@ -246,7 +246,7 @@ func UpdateGroup(ctx context.Context, db *DB, host HostID, id GroupID, f GroupFi
 		if err != nil {
 			return groupError(err, g)
 		}
-		return nil
+		return assignSnapshots(ctx, tx, host)
 	})
 	if err != nil {
 		return nil, err
@@ -381,6 +381,9 @@ func DeleteGroup(ctx context.Context, db *DB, host HostID, id GroupID) (cancelle
 		}
 		if err != nil {
 			return fmt.Errorf("delete source group: %w", err)
+		}
+		if err := assignSnapshots(ctx, tx, host); err != nil {
+			return err
 		}
 		cancelled, err = cancelQueued(ctx, tx, "source_group_id = ?", id)
 		return err

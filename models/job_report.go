@@ -159,7 +159,7 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	if !open {
 		return j, false, nil
 	}
-	if err := completePreview(ctx, tx, j, &m); err != nil {
+	if err := completeAnswer(ctx, tx, j, &m); err != nil {
 		return nil, false, err
 	}
 	usual, err := usualSize(ctx, tx, j)
@@ -200,7 +200,13 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	case KindForget, KindPrune, KindCheck:
 		err = keepMaintenance(ctx, tx, j)
 	}
-	return j, true, err
+	if err != nil {
+		return nil, false, err
+	}
+	if err := keepAnswer(ctx, tx, host, j); err != nil {
+		return nil, false, err
+	}
+	return j, true, refreshAfter(ctx, tx, host, j)
 }
 
 // snapshotID is restic's, whole or as short as restic shows it.

@@ -147,24 +147,6 @@ func keepEverything(ctx context.Context, db IDB, g *Group) (*RetentionPlan, erro
 	return plan, nil
 }
 
-// completePreview makes a failure of a preview's good end where pieces of its
-// answer are missing: half a plan would show as kept nowhere what isn't.
-func completePreview(ctx context.Context, tx IDB, j *Job, m *protocol.Finished) error {
-	if j.Spec.Preview == nil || outcomeOf(j, *m) != protocol.OutcomeSucceeded {
-		return nil
-	}
-	var pieces, last int64
-	err := tx.QueryRowContext(ctx, "select count(*), coalesce(max(seq), 0) from job_answers where job_id = ?", j.ID).Scan(&pieces, &last)
-	if err != nil {
-		return fmt.Errorf("preview: %w", err)
-	}
-	if pieces != m.LastAnswerSeq || last != m.LastAnswerSeq {
-		m.Outcome, m.ErrorCode = protocol.OutcomeFailed, protocol.ErrAnswerIncomplete
-		m.Error = fmt.Sprintf("The host sent %d pieces of its answer and %d arrived. Look again.", m.LastAnswerSeq, pieces)
-	}
-	return nil
-}
-
 // PreviewAnswer is the plan that a preview's job has brought, on whichever
 // server, and takes it away; nil while the job goes on. EUnavailable, with the
 // reason, where it brought none.

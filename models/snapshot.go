@@ -3,7 +3,130 @@ package models
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
 )
+
+// Snapshot is one of restic's in the repository that its host has now, as the
+// newest list says.
+type Snapshot struct {
+	bun.BaseModel `bun:"table:snapshots,alias:s"`
+
+	HostID        HostID `bun:",pk"`
+	ID            string `bun:",pk"`
+	At            time.Time
+	Hostname      string
+	Username      string
+	Paths         []string `bun:"type:jsonb"`
+	Tags          []string `bun:"type:jsonb"`
+	SourceGroupID *GroupID
+	// JobID is what its tag says; KnownJob whether there is such a job here.
+	JobID    *JobID
+	KnownJob bool `bun:",scanonly"`
+	// SizeBytes and FileCount are nil where restic didn't tell.
+	SizeBytes *int64
+	FileCount *int64
+
+	Held      bool   `bun:",scanonly"`
+	GroupName string `bun:",scanonly"`
+	// PathCount is how many paths there are, where a list reads only the first.
+	PathCount int `bun:",scanonly"`
+}
+
+// ShortID is as much of the id as restic shows.
+func (s *Snapshot) ShortID() string { return s.ID[:8] }
+
+// SnapshotFilter narrows a list; zero fields don't.
+type SnapshotFilter struct {
+	HostID        HostID
+	SourceGroupID GroupID
+	// NoGroup asks for those that belong to no source group.
+	NoGroup     bool
+	Tag         string
+	From, Until time.Time
+	HeldOnly    bool
+}
+
+const snapshotColumns = `s.host_id, s.id, s.at, s.hostname, s.username, s.tags, s.source_group_id, s.job_id, s.size_bytes, s.file_count,
+	exists (select from snapshot_holds k where k.host_id = s.host_id and k.snapshot_id = s.id) as held,
+	exists (select from jobs j where j.id = s.job_id and j.host_id = s.host_id) as known_job,
+	coalesce((select g.name from source_groups g where g.id = s.source_group_id), '') as group_name`
+
+// ListSnapshots returns a page of a host's snapshots, newest first, and the
+// cursor of the next page, which is the last one's id: it has to be there still.
+func ListSnapshots(ctx context.Context, db IDB, f SnapshotFilter, page Page) ([]*Snapshot, string, error) {
+	q := db.NewSelect().TableExpr("snapshots as s").ColumnExpr(snapshotColumns).ColumnExpr("s.paths")
+	return f.list(ctx, q, page)
+}
+
+// ListSnapshotRows is ListSnapshots with the first path alone of each.
+func ListSnapshotRows(ctx context.Context, db IDB, f SnapshotFilter, page Page) ([]*Snapshot, string, error) {
+	q := db.NewSelect().TableExpr("snapshots as s").ColumnExpr(snapshotColumns).
+		ColumnExpr("jsonb_path_query_array(s.paths, '$[0]') as paths, jsonb_array_length(s.paths) as path_count")
+	return f.list(ctx, q, page)
+}
+
+func (f SnapshotFilter) list(ctx context.Context, q *bun.SelectQuery, page Page) ([]*Snapshot, string, error) {
+	snapshots := []*Snapshot{}
+	q.Where("s.host_id = ?", f.HostID).OrderExpr("s.at desc, s.id desc").Limit(int64(page.limit() + 1))
+	if page.Cursor != "" {
+		// Microseconds are all that the database keeps of a time.
+		micro, id, ok := strings.Cut(page.Cursor, "-")
+		var at int64
+		if _, err := fmt.Sscanf(micro, "%d", &at); err != nil || !ok || !fullSnapshotID.MatchString(id) {
+			return nil, "", Invalid("cursor", "is not one of ours: use next_cursor of the page before, or none for the first page")
+		}
+		q.Where("(s.at, s.id) < (?, ?)", within(time.UnixMicro(at)), id)
+	}
+	if !f.SourceGroupID.IsZero() {
+		q.Where("s.source_group_id = ?", f.SourceGroupID)
+	}
+	if f.NoGroup {
+		q.Where("s.source_group_id is null")
+	}
+	if f.Tag != "" {
+		q.Where("s.tags @> ?", jsonb{[]string{CleanText(f.Tag, maxSnapshotText)}})
+	}
+	if !f.From.IsZero() {
+		q.Where("s.at >= ?", f.From)
+	}
+	if !f.Until.IsZero() {
+		q.Where("s.at < ?", f.Until)
+	}
+	if f.HeldOnly {
+		q.Where("exists (select from snapshot_holds k where k.host_id = s.host_id and k.snapshot_id = s.id)")
+	}
+	if err := q.Scan(ctx, &snapshots); err != nil {
+		return nil, "", fmt.Errorf("list snapshots: %w", err)
+	}
+	snapshots, next := cut(snapshots, page, func(s *Snapshot) string { return fmt.Sprintf("%d-%s", s.At.UnixMicro(), s.ID) })
+	return snapshots, next, nil
+}
+
+var snapshotPrefix = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
+
+// FindSnapshot reads a snapshot of this host by its id, or by as much of it, 8
+// digits or more, as only one of them begins with.
+func FindSnapshot(ctx context.Context, db IDB, host HostID, id string) (*Snapshot, error) {
+	if !snapshotPrefix.MatchString(id) {
+		return nil, NotFound("snapshot of this host", id)
+	}
+	var found []*Snapshot
+	err := db.NewSelect().TableExpr("snapshots as s").ColumnExpr(snapshotColumns).ColumnExpr("s.paths, jsonb_array_length(s.paths) as path_count").
+		Where("s.host_id = ? and s.id >= ? and s.id <= ?", host, id, id+strings.Repeat("f", 64-len(id))).Limit(2).Scan(ctx, &found)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("find snapshot: %w", err)
+	case len(found) == 0:
+		return nil, NotFound("snapshot of this host", id)
+	case len(found) > 1:
+		return nil, &Error{Code: ENotFound, Message: fmt.Sprintf("More than one snapshot begins with %s. Give more of its id.", id)}
+	}
+	return found[0], nil
+}
 
 // HeldSnapshots are the full ids of a host's snapshots that must never be
 // forgotten.
@@ -14,4 +137,99 @@ func HeldSnapshots(ctx context.Context, db IDB, host HostID) ([]string, error) {
 		return nil, fmt.Errorf("held snapshots: %w", err)
 	}
 	return ids, nil
+}
+
+// HoldSnapshot keeps that a snapshot is never forgotten, or may be again. A
+// forget that was sent has read what is held: beside it a new hold would promise
+// too much, and is EConflict.
+func HoldSnapshot(ctx context.Context, db *DB, host HostID, id string, held bool, actor Actor) (*Snapshot, error) {
+	var s *Snapshot
+	err := Tx(ctx, db, func(tx IDB) error {
+		_, err := lockHost(ctx, tx, host) // as a claim does
+		if err != nil {
+			return err
+		}
+		if s, err = FindSnapshot(ctx, tx, host, id); err != nil || s.Held == held {
+			return err
+		}
+		if !held {
+			_, err = tx.ExecContext(ctx, "delete from snapshot_holds where host_id = ? and snapshot_id = ?", host, s.ID)
+		} else {
+			var forgets bool
+			err = tx.QueryRowContext(ctx, "select exists (select from jobs where host_id = ? and kind = 'forget' and state in ('sent', 'running', 'lost') and (state <> 'lost' or finished_at > now() - interval '1 day'))", host).Scan(&forgets)
+			if err == nil && forgets {
+				return Conflict("Snapshots of this host are being removed just now, perhaps this one too. Hold it when that has ended.")
+			}
+			if err == nil {
+				_, err = tx.ExecContext(ctx, "insert into snapshot_holds (host_id, snapshot_id, held_by) values (?, ?, ?) on conflict do nothing", host, s.ID, actor.Name)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("hold snapshot: %w", err)
+		}
+		s.Held = held
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// DeleteSnapshot makes the job that has restic forget one snapshot. One that is
+// held is EConflict. A waiting job for the same snapshot is that job.
+func DeleteSnapshot(ctx context.Context, db *DB, host HostID, id string, actor Actor) (*Job, error) {
+	var made JobID
+	err := Tx(ctx, db, func(tx IDB) error {
+		h, err := lockHost(ctx, tx, host)
+		if err != nil {
+			return err
+		}
+		s, err := FindSnapshot(ctx, tx, host, id)
+		if err != nil {
+			return err
+		}
+		if s.Held {
+			return Conflict("This snapshot is held. Let it go first, then delete it.")
+		}
+		repo, err := repositoryToAsk(ctx, tx, h)
+		if err != nil {
+			return err
+		}
+		err = tx.NewRaw("select id from jobs where host_id = ? and kind = 'forget' and state = 'queued' and spec->'snapshot_ids' = ? limit 1", host, jsonb{[]string{s.ID}}).Scan(ctx, &made)
+		if err == nil || !isNoRows(err) {
+			return err
+		}
+		j := hostJob(host, KindForget, actor, repo)
+		j.Spec.SnapshotIDs = []string{s.ID}
+		made = j.ID
+		return insertJob(ctx, tx, j)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return FindJob(ctx, db, made)
+}
+
+// lookUpProtocol is the protocol version from which on agents can be asked for
+// their snapshots, and told to forget them.
+const lookUpProtocol = 3
+
+// repositoryToAsk is the repository that the host's agent can be asked about,
+// or EConflict with what is missing.
+func repositoryToAsk(ctx context.Context, tx IDB, h *Host) (*HostRepository, error) {
+	repo, err := FindRepository(ctx, tx, h.ID)
+	if CodeOf(err) == ENotFound {
+		return nil, Conflict("This host has no repository yet. Set one up first.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if h.AgentProtocol < lookUpProtocol {
+		if !h.Arrived() {
+			return nil, Conflict("No agent has come from %s yet. Enrol one first.", h.Name)
+		}
+		return nil, Conflict("The agent of %s is too old for this. Update it first.", h.Name)
+	}
+	return repo, nil
 }

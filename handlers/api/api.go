@@ -81,6 +81,8 @@ func operations() []operation {
 		group       = groups + "/{gid}"
 		schedules   = host + "/schedules"
 		schedule    = schedules + "/{sid}"
+		snapshots   = host + "/snapshots"
+		oneSnap     = snapshots + "/{snap}"
 		allJobs     = "/api/jobs"
 		oneJob      = allJobs + "/{id}"
 	)
@@ -121,6 +123,12 @@ func operations() []operation {
 
 		{post, host + "/repo-maintenance/{kind}/run", admin, accepted, "Run forget, prune or check now", handle((*server).runMaintenance)},
 		{post, host + "/repo-maintenance/owner", admin, ok, "Let this host prune and check a shared repository", handle((*server).ownRepository)},
+
+		{get, snapshots, viewer, ok, "List snapshots", handle((*server).listSnapshots)},
+		{post, snapshots + "/refresh", operator, accepted, "List a host's snapshots anew", handle((*server).refreshSnapshots)},
+		{patch, oneSnap, operator, ok, "Hold a snapshot or let it go", handle((*server).patchSnapshot)},
+		{del, oneSnap, admin, accepted, "Delete a snapshot", handle((*server).deleteSnapshot)},
+		{get, oneSnap + "/diff", viewer, ok, "Compare two snapshots", documentDiff(handle((*server).getDiff))},
 
 		{get, allJobs, viewer, ok, "List jobs", handle((*server).listJobs)},
 		{get, oneJob, viewer, ok, "Get a job", handle((*server).getJob)},

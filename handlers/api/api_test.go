@@ -222,6 +222,7 @@ func TestRoles(t *testing.T) {
 		"POST /api/hosts/:id/source-groups", "PUT /api/hosts/:id/source-groups/:gid", "DELETE /api/hosts/:id/source-groups/:gid",
 		"POST /api/hosts/:id/source-groups/:gid/run", "POST /api/hosts/:id/schedules", "PUT /api/hosts/:id/schedules/:sid",
 		"DELETE /api/hosts/:id/schedules/:sid", "POST /api/jobs/:id/cancel",
+		"POST /api/hosts/:id/source-groups/:gid/retention-preview", "POST /api/hosts/:id/snapshots/refresh", "PATCH /api/hosts/:id/snapshots/:snap",
 	}
 	for _, r := range api.Routes() {
 		want := models.RoleAdmin
@@ -251,7 +252,7 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 	paths := spec["paths"].(object)
-	braces := strings.NewReplacer(":id", "{id}", ":gid", "{gid}", ":sid", "{sid}", ":kind", "{kind}")
+	braces := strings.NewReplacer(":id", "{id}", ":gid", "{gid}", ":sid", "{sid}", ":kind", "{kind}", ":snap", "{snap}")
 	for _, route := range api.Routes() {
 		if route.Pattern == "/api/openapi.json" {
 			continue
