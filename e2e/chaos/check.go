@@ -21,22 +21,24 @@ func (v Violation) String() string {
 
 // The rules.
 const (
-	RuleOneEnd      = "one end"             // every accepted run ends, once, and is there
-	RuleForward     = "forward only"        // states move as they may
-	RuleOneStart    = "one start"           // of restic's backup per job
-	RuleOneSnapshot = "one snapshot"        // per job
-	RuleTruth       = "truth"               // the state says what is in the repository
-	RuleHealthy     = "healthy restic"      // only who was killed, or cancelled, fails
-	RuleLiveLock    = "no live lock"        // is removed by another process
-	RuleOnceDue     = "once when due"       // one job per due time, one waiting per group
-	RuleLog         = "every line once"     // gapless, nothing said twice
-	RuleSound       = "sound repository"    // restic check has nothing to say
-	RuleNothingLeft = "nothing left behind" // no process, no file
+	RuleOneEnd      = "one end"              // every accepted run ends, once, and is there
+	RuleForward     = "forward only"         // states move as they may
+	RuleOneStart    = "one start"            // of restic's backup per job
+	RuleOneSnapshot = "one snapshot"         // per job
+	RuleTruth       = "truth"                // the state says what is in the repository
+	RuleHealthy     = "healthy restic"       // only who was killed, or cancelled, fails
+	RuleLiveLock    = "no live lock"         // is removed by another process
+	RuleOnceDue     = "once when due"        // one job per due time, one waiting per group
+	RuleAlone       = "exclusive work alone" // and one backup of a host at a time
+	RuleForget      = "forgets its own"      // and of that only what its policy lets go
+	RuleLog         = "every line once"      // gapless, nothing said twice
+	RuleSound       = "sound repository"     // restic check has nothing to say
+	RuleNothingLeft = "nothing left behind"  // no process, no file
 )
 
 // Check is every rule that a history breaks. It is a pure function.
 func Check(h History) []Violation {
-	c := &checker{h: h, jobs: map[string]Job{}, killed: map[string][]Kill{}, snapshots: map[string][]Snapshot{}, starts: map[string]int{}}
+	c := &checker{h: h, jobs: map[string]Job{}, killed: map[string][]Kill{}, snapshots: map[string][]Snapshot{}, starts: map[string]int{}, forgotten: map[string]bool{}}
 	for _, j := range h.Jobs {
 		c.jobs[j.ID] = j
 	}
@@ -52,6 +54,8 @@ func Check(h History) []Violation {
 		}
 	}
 	c.steps()
+	c.alone()
+	c.forgets()
 	c.runs()
 	for _, j := range h.Jobs {
 		c.end(j)
@@ -82,6 +86,7 @@ type checker struct {
 	killed    map[string][]Kill
 	snapshots map[string][]Snapshot
 	starts    map[string]int
+	forgotten map[string]bool
 	found     []Violation
 }
 
@@ -166,14 +171,79 @@ func (c *checker) end(j Job) {
 	}
 }
 
-// mayFail: restic was killed, or its supervisor was before restic began.
+// mayFail: restic was killed, or its supervisor was before restic began. What
+// makes no snapshot has nothing to tell how it ended when nobody saw that.
 func (c *checker) mayFail(j Job) bool {
 	for _, k := range c.killed[j.ID] {
-		if k.Victim == VictimRestic || k.Point == failpoint.Marked {
+		if k.Victim == VictimRestic || k.Point == failpoint.Marked || (k.Victim == VictimSupervisor && j.Kind != "backup") {
 			return true
 		}
 	}
 	return false
+}
+
+func exclusive(kind string) bool {
+	return kind == "init" || kind == "forget" || kind == "prune" || kind == "check"
+}
+
+// alone reads from the order of events that no exclusive work was under way in a
+// repository beside anything else there, nor two backups of one host.
+func (c *checker) alone() {
+	underWay := map[int]map[string]Job{}
+	for _, s := range c.h.Steps {
+		j := c.jobs[s.Job]
+		if j.Repository == 0 || (j.Kind != "backup" && !exclusive(j.Kind)) {
+			continue
+		}
+		here := underWay[j.Repository]
+		if here == nil {
+			here = map[string]Job{}
+			underWay[j.Repository] = here
+		}
+		if s.To != "sent" && s.To != "running" {
+			delete(here, j.ID)
+			continue
+		}
+		for _, other := range here {
+			if other.ID != j.ID && (exclusive(j.Kind) || exclusive(other.Kind) || j.Host == other.Host) {
+				c.add(RuleAlone, j.ID, "(%s of %s) was under way beside %s (%s of %s)", j.Kind, j.Host, other.ID, other.Kind, other.Host)
+			}
+		}
+		here[j.ID] = j
+	}
+}
+
+// forgets: a snapshot goes only by its own host, where its group has a policy
+// and as many newer ones as that keeps.
+func (c *checker) forgets() {
+	by := map[string]Job{}
+	good := map[string][]string{} // snapshots' jobs by group
+	for _, j := range c.h.Jobs {
+		if j.SnapshotID != "" {
+			by[j.SnapshotID] = j
+			good[j.Group] = append(good[j.Group], j.ID)
+		}
+	}
+	for _, f := range c.h.Forgets {
+		c.forgotten[f.ID] = true
+		j, known := by[f.ID]
+		newer := 0
+		for _, id := range good[j.Group] {
+			if id > j.ID {
+				newer++
+			}
+		}
+		switch keeps := c.h.Keeps[j.Group]; {
+		case !known:
+			c.add(RuleForget, "", "%s removes snapshot %.8s of nobody", f.Host, f.ID)
+		case j.Host != f.Host:
+			c.add(RuleForget, j.ID, "of %s lost its snapshot by %s", j.Host, f.Host)
+		case keeps == 0:
+			c.add(RuleForget, j.ID, "lost its snapshot, and its group keeps everything")
+		case newer < keeps:
+			c.add(RuleForget, j.ID, "lost its snapshot with %d newer ones, and its group keeps %d", newer, keeps)
+		}
+	}
 }
 
 // unrecorded: nobody could see how restic ended, so a snapshot stands for it.
@@ -195,6 +265,7 @@ func (c *checker) backup(j Job) {
 	switch j.State {
 	case "succeeded", "warning":
 		switch {
+		case there == nil && c.forgotten[j.SnapshotID]:
 		case there == nil:
 			c.add(RuleTruth, j.ID, "%s with snapshot %.8q, which is not there", j.State, j.SnapshotID)
 		case there.ID != j.SnapshotID:
@@ -236,10 +307,13 @@ func (c *checker) strangers() {
 func (c *checker) schedules() {
 	due := map[string]string{}
 	for _, j := range c.h.Jobs {
-		if j.ScheduledID == "" {
+		if j.ScheduledAt.IsZero() {
 			continue
 		}
 		key := fmt.Sprintf("schedule %s, group %s at %s", j.ScheduledID, j.Group, j.ScheduledAt.UTC())
+		if j.ScheduledID == "" {
+			key = fmt.Sprintf("%s of %s at %s", j.Kind, j.Host, j.ScheduledAt.UTC())
+		}
 		if other, twice := due[key]; twice {
 			c.add(RuleOnceDue, j.ID, "is for %s, and so is %s", key, other)
 		}

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ func code(n int) *int { return &n }
 func good() History {
 	h := History{
 		Jobs: []Job{
-			{ID: "a", Kind: "backup", Group: "g", State: "succeeded", SnapshotID: "aa", ExitCode: code(0)},
+			{ID: "a", Host: "h", Repository: 1, Kind: "backup", Group: "g", State: "succeeded", SnapshotID: "aa", ExitCode: code(0)},
 			{ID: "b", Kind: "backup", Group: "g", State: "failed", ErrorCode: "killed"},
 			{ID: "c", Kind: "backup", Group: "g", State: "cancelled", CancelAsked: true},
 			{ID: "d", Kind: "backup", Group: "g", State: "skipped", ScheduledID: "s", ScheduledAt: time.Unix(60, 0)},
@@ -99,6 +100,21 @@ func TestCheckBites(t *testing.T) {
 			h.Jobs[2].ScheduledID, h.Jobs[2].ScheduledAt = h.Jobs[3].ScheduledID, h.Jobs[3].ScheduledAt
 		}},
 		{"two waiting backups", RuleOnceDue, func(h *History) { h.Steps[len(h.Steps)-1].To, h.Jobs[3].State = "queued", "queued"; h.queue("e") }},
+		{"a prune beside a backup", RuleAlone, func(h *History) { h.exclusive("p", "prune", "sent") }},
+		{"two backups of a host", RuleAlone, func(h *History) {
+			h.Jobs = append(h.Jobs, Job{ID: "e", Kind: "backup", Repository: 1, Host: "h"})
+			h.Steps = slices.Insert(h.Steps, 6, Step{Job: "e", Kind: "backup", To: "sent"})
+		}},
+		{"a snapshot of nobody goes", RuleForget, func(h *History) { h.Forgets = []Forget{{"r", "zz", "h"}} }},
+		{"another host's goes", RuleForget, func(h *History) { h.Forgets, h.Keeps = []Forget{{"r", "aa", "other"}}, map[string]int{"g": 1} }},
+		{"one goes and nothing should", RuleForget, func(h *History) { h.Forgets = []Forget{{"r", "aa", "h"}} }},
+		{"one goes that the policy keeps", RuleForget, func(h *History) { h.Forgets, h.Keeps = []Forget{{"r", "aa", "h"}}, map[string]int{"g": 1} }},
+		{"two checks for one due time", RuleOnceDue, func(h *History) {
+			for _, id := range []string{"p", "q"} {
+				h.exclusive(id, "check", "queued")
+				h.Jobs[len(h.Jobs)-1].ScheduledAt = time.Unix(60, 0)
+			}
+		}},
 		{"a gap in the log", RuleLog, func(h *History) { h.Lines[9].Seq++ }},
 		{"a line twice", RuleLog, func(h *History) { h.Lines = append(h.Lines, Line{"a", SaidLines + 1, h.Lines[0].Text}) }},
 		{"a line missing", RuleLog, func(h *History) { h.Lines = h.Lines[:SaidLines-1] }},
@@ -128,6 +144,26 @@ func TestCheckForgives(t *testing.T) {
 		},
 		"a snapshot that only the repository knew": func(h *History) {
 			h.Jobs[0].ExitCode, h.Kills = nil, append(h.Kills, Kill{Victim: VictimSupervisor, Job: "a"})
+		},
+		"a prune behind a backup": func(h *History) {
+			h.exclusive("p", "prune", "queued")
+			h.Jobs[len(h.Jobs)-1].State = "succeeded"
+			h.Steps = append(h.Steps, Step{Job: "p", Kind: "prune", From: "queued", To: "sent"}, Step{Job: "p", Kind: "prune", From: "sent", To: "succeeded"})
+		},
+		"a prune with its supervisor": func(h *History) {
+			h.exclusive("p", "prune", "queued")
+			h.Jobs[len(h.Jobs)-1].State = "failed"
+			h.Steps = append(h.Steps, Step{Job: "p", Kind: "prune", From: "queued", To: "sent"}, Step{Job: "p", Kind: "prune", From: "sent", To: "failed"})
+			h.Kills = append(h.Kills, Kill{Victim: VictimSupervisor, Job: "p"})
+		},
+		"a snapshot that its policy let go": func(h *History) {
+			h.Jobs = append(h.Jobs, Job{ID: "e", Host: "h", Kind: "backup", Group: "g", State: "warning", SnapshotID: "ee", ExitCode: code(0)})
+			h.Steps = append(h.Steps, Step{Job: "e", Kind: "backup", To: "queued"}, Step{Job: "e", Kind: "backup", From: "queued", To: "warning"})
+			for n := range SaidLines {
+				h.Lines = append(h.Lines, Line{"e", int64(n + 1), fmt.Sprint(Said, n+1)})
+			}
+			h.Snapshots = []Snapshot{{"r", "ee", "e"}}
+			h.Forgets, h.Keeps = []Forget{{"r", "aa", "h"}}, map[string]int{"g": 1}
 		},
 		"a lost job that came back": func(h *History) {
 			h.Silent = true
@@ -163,6 +199,17 @@ func without(steps []Step, job, to string) []Step {
 
 func (h *History) lose(job string) {
 	h.Steps = append(h.Steps, Step{Job: job, Kind: "backup", From: "running", To: "lost"})
+}
+
+// exclusive is work in the repository of the first job, which comes in while
+// that runs.
+func (h *History) exclusive(job, kind, state string) {
+	h.Jobs = append(h.Jobs, Job{ID: job, Kind: kind, Host: "h", Repository: 1, State: state})
+	step := Step{Job: job, Kind: kind, To: state}
+	h.Steps = append(h.Steps, step)
+	if state == "sent" {
+		h.Steps = slices.Insert(h.Steps[:len(h.Steps)-1], 6, step) // behind the backup's running
+	}
 }
 
 func (h *History) queue(job string) {

@@ -25,12 +25,12 @@ func (f *fleet) finish() History {
 	h := &f.history
 	f.readDatabase(h)
 	f.gate.mu.Lock()
-	h.Unlocks = f.gate.unlocks
+	h.Unlocks, h.Forgets = f.gate.unlocks, f.gate.forgets
 	f.gate.mu.Unlock()
 	for _, host := range f.hosts {
 		h.Starts = append(h.Starts, host.starts()...)
 		h.Left = append(h.Left, host.left()...)
-		if host.n%2 == 0 {
+		if host.n%f.sharing == 0 {
 			f.readRepository(h, host.repository)
 		}
 	}
@@ -77,12 +77,12 @@ func (f *fleet) readDatabase(h *History) {
 		h.Steps = append(h.Steps, s)
 		return err
 	})
-	each(`select j.id::text, h.name, kind, state, coalesce(source_group_id::text, ''), coalesce(scheduled_id::text, ''), scheduled_at,
+	each(`select j.id::text, h.name, kind, state, coalesce(source_group_id::text, ''), coalesce(repository_id, 0), coalesce(scheduled_id::text, ''), scheduled_at,
 			snapshot_id, exit_code, error_code, error, cancel_requested_at is not null
 		from jobs j join hosts h on h.id = j.host_id order by j.id`, func(scan func(...any) error) error {
 		var j Job
 		var at *time.Time
-		err := scan(&j.ID, &j.Host, &j.Kind, &j.State, &j.Group, &j.ScheduledID, &at, &j.SnapshotID, &j.ExitCode, &j.ErrorCode, &j.Error, &j.CancelAsked)
+		err := scan(&j.ID, &j.Host, &j.Kind, &j.State, &j.Group, &j.Repository, &j.ScheduledID, &at, &j.SnapshotID, &j.ExitCode, &j.ErrorCode, &j.Error, &j.CancelAsked)
 		if at != nil {
 			j.ScheduledAt = *at
 		}
@@ -118,7 +118,7 @@ func (f *fleet) readRepository(h *History, name string) {
 			}
 		}
 	}
-	if _, err := restic(context.Background(), dir, "check", "--no-lock"); err != nil {
+	if _, err := restic(context.Background(), dir, "check", "--read-data", "--no-lock"); err != nil {
 		h.Damage = append(h.Damage, err.Error())
 	}
 }

@@ -34,6 +34,7 @@ type fleet struct {
 	gate    *gate
 	servers []*program
 	hosts   []*host
+	sharing int
 	plants  map[string]string // mistakes that programs make, by name
 	client  *http.Client
 
@@ -45,6 +46,7 @@ type fleet struct {
 type options struct {
 	servers int // 2
 	hosts   int
+	sharing int      // hosts of one repository; 2
 	args    []string // of serve
 }
 
@@ -89,6 +91,7 @@ func newFleet(t testing.TB, o options) *fleet {
 	if o.servers == 0 {
 		o.servers = 2
 	}
+	f.sharing = max(o.sharing, 2)
 	f.front = newBalancer(t, o.servers)
 	for n := range o.servers {
 		f.servers = append(f.servers, f.newServer(n, o.args))

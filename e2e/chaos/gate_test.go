@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// gate is rest-server with a proxy before it, which can hold a backup at two
+// gate is rest-server with a proxy before it, which can hold restic at some
 // places and sees which process makes and removes which lock: the hosts' restic
 // gives its host as the user and its process id as the password.
 type gate struct {
@@ -25,17 +25,21 @@ type gate struct {
 	server *program
 
 	mu sync.Mutex
-	// slow is how long a backup waits at each place, held or not.
+	// slow is how long restic waits at each place, held or not.
 	slow    func() time.Duration
 	holds   map[string]*hold // by host and place
 	owners  map[string]int   // of locks, by path
 	unlocks []Unlock
+	forgets []Forget
 }
 
-// The places where a backup can be held.
+// The places where restic can be held.
 const (
-	atData     = "data"      // restic is about to store the first file
-	atSnapshot = "snapshots" // the snapshot is stored; restic doesn't know
+	atData     = "POST data"        // it is about to store the first file, or to repack one
+	atSnapshot = "POST snapshots"   // the snapshot is stored; restic doesn't know
+	atForget   = "DELETE snapshots" // it is about to remove the first snapshot
+	atPrune    = "DELETE index"     // the new index is stored; the old one and what is in no index is still there
+	atCheck    = "GET data"         // it is about to read what is stored
 )
 
 type hold struct {
@@ -66,7 +70,9 @@ func newGate(t testing.TB, dir string) *gate {
 	}
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.see(r)
-		g.wait(r, atData)
+		for _, place := range []string{atData, atForget, atPrune, atCheck} {
+			g.wait(r, place)
+		}
 		pass.ServeHTTP(w, r)
 	}))
 	g.url = front.URL
@@ -89,7 +95,7 @@ func (g *gate) repository(t testing.TB, name string) {
 
 func (g *gate) address(name string) string { return "rest:" + g.url + "/" + name + "/" }
 
-// hold stops a host's backups at a place until it is freed.
+// hold stops a host's restic at a place until it is freed.
 func (g *gate) hold(host, place string) *hold {
 	h := &hold{reached: make(chan struct{}), freed: make(chan struct{})}
 	h.reach = sync.OnceFunc(func() { close(h.reached) })
@@ -100,7 +106,7 @@ func (g *gate) hold(host, place string) *hold {
 	return h
 }
 
-// slowDown lets every backup wait at each place for up to half a second, so that
+// slowDown lets every restic wait at each place for up to half a second, so that
 // kills find it there.
 func (g *gate) slowDown(r *rand.Rand) {
 	g.mu.Lock()
@@ -116,8 +122,15 @@ func (g *gate) freeAll() {
 	}
 }
 
-// see keeps who made and who removes a lock.
+// see keeps who made and who removes a lock, and who removes a snapshot.
 func (g *gate) see(r *http.Request) {
+	if repository, id, ok := strings.Cut(strings.Trim(r.URL.Path, "/"), "/snapshots/"); ok && r.Method == http.MethodDelete {
+		host, _ := caller(r)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.forgets = append(g.forgets, Forget{repository, id, host})
+		return
+	}
 	if !strings.Contains(r.URL.Path, "/locks/") {
 		return
 	}
@@ -136,7 +149,8 @@ func (g *gate) see(r *http.Request) {
 }
 
 func (g *gate) wait(r *http.Request, place string) {
-	if r.Method != http.MethodPost || !strings.Contains(r.URL.Path, "/"+place+"/") {
+	method, kind, _ := strings.Cut(place, " ")
+	if r.Method != method || !strings.Contains(r.URL.Path, "/"+kind+"/") {
 		return
 	}
 	host, _ := caller(r)

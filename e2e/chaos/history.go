@@ -19,14 +19,16 @@ import "time"
 // History is what happened in one fleet, from all who saw a part of it, taken
 // down when everything was quiet again.
 type History struct {
-	Steps     []Step     // every change of a job's state, in the database's order
-	Jobs      []Job      // as they stand in the end
-	Runs      []Run      // what operators asked for, and what they were answered
-	Starts    []Start    // every restic that the hosts started
-	Unlocks   []Unlock   // every lock that another process than its owner removed
-	Kills     []Kill     // what was killed
-	Snapshots []Snapshot // of all repositories
-	Lines     []Line     // of all jobs' logs, by job and number
+	Steps     []Step         // every change of a job's state, in the database's order
+	Jobs      []Job          // as they stand in the end
+	Runs      []Run          // what operators asked for, and what they were answered
+	Starts    []Start        // every restic that the hosts started
+	Forgets   []Forget       // every snapshot that a host's restic asked to be removed
+	Keeps     map[string]int // the newest snapshots that a group keeps, by group; none: all
+	Unlocks   []Unlock       // every lock that another process than its owner removed
+	Kills     []Kill         // what was killed
+	Snapshots []Snapshot     // of all repositories
+	Lines     []Line         // of all jobs' logs, by job and number
 	// Silent: hosts were kept away for longer than the server's patience.
 	Silent bool
 	// Damage is what restic check said of the repositories.
@@ -47,6 +49,7 @@ type Step struct {
 type Job struct {
 	ID, Host, Kind, State string
 	Group                 string
+	Repository            int
 	ScheduledID           string
 	ScheduledAt           time.Time
 	SnapshotID            string
@@ -68,6 +71,12 @@ type Start struct {
 	PID     int
 	Command string
 	Job     string
+}
+
+// Forget is a snapshot that a host's restic asked the repository to remove. It
+// may be there still, where restic was killed just then.
+type Forget struct {
+	Repository, ID, Host string
 }
 
 // Unlock is the removal of another process's lock. OwnerLived tells whether

@@ -50,13 +50,13 @@ func (f *fleet) newHost(n int) *host {
 	return h
 }
 
-// bareHost adds a host and begins to link it. It has no repository yet; two
+// bareHost adds a host and begins to link it. It has no repository yet; some
 // hosts are to share one.
 func (f *fleet) bareHost(n int) *host {
 	f.t.Helper()
-	h := &host{f: f, n: n, name: hostName(n), repository: fmt.Sprintf("repo%d", n/2)}
+	h := &host{f: f, n: n, name: hostName(n), repository: fmt.Sprintf("repo%d", n/f.sharing)}
 	h.dir = f.path(h.name)
-	if n%2 == 0 {
+	if n%f.sharing == 0 {
 		f.gate.repository(f.t, h.repository)
 	}
 	for _, dir := range []string{"0", "1"} {

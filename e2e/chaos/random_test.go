@@ -89,8 +89,8 @@ func TestThePlanIsTheSeeds(t *testing.T) {
 	}
 }
 
-// A fleet at work: schedules that fire every few seconds, operators who press
-// and cancel, and a killer. In the end everything must have come to a true end.
+// A fleet at work: schedules and maintenance that are due every few seconds,
+// operators who press and cancel, and a killer. In the end everything must have come to a true end.
 //
 //	go test ./e2e/chaos -run TestRandomKills -chaos.seed=1 -chaos.kills=200
 func TestRandomKills(t *testing.T) {
@@ -107,6 +107,14 @@ func TestRandomKills(t *testing.T) {
 		f.must("POST", "/api/hosts/"+h.id+"/schedules", map[string]any{"cron": "@every 3s", "enabled": true, "source_group_ids": h.groups[1:]}, &made, 201)
 		schedules = append(schedules, "/api/hosts/"+h.id+"/schedules/"+made.ID)
 	}
+	for _, h := range f.hosts {
+		h.keep(1, 2)
+		f.must("PUT", "/api/hosts/"+h.id+"/repo-maintenance", map[string]any{
+			"forget": map[string]any{"cron": "@every 7s", "enabled": true},
+			"prune":  map[string]any{"cron": "@every 11s", "enabled": true},
+			"check":  map[string]any{"cron": "@every 13s", "enabled": true, "read_data_subset": "1/3"},
+		}, nil, 200)
+	}
 	f.gate.slowDown(rand.New(rand.NewPCG(drawn, uint64(2+len(f.hosts)))))
 	began := time.Now()
 	working, rest := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -121,6 +129,9 @@ func TestRandomKills(t *testing.T) {
 	rest()
 	operators.Wait()
 	f.revive()
+	for _, h := range f.hosts {
+		eventually(t, "maintenance rests", func() bool { return h.rest() == 200 })
+	}
 	for _, s := range schedules {
 		eventually(t, "a schedule is deleted", func() bool { code := f.api("DELETE", s, nil, nil); return code == 204 || code == 404 })
 	}
@@ -144,7 +155,8 @@ func summary(h History, took time.Duration) string {
 		took.Round(time.Second), victims, ends, len(h.Runs), len(h.Starts), len(h.Snapshots), len(h.Unlocks))
 }
 
-// operate is an operator who presses Run now and sometimes thinks better of it.
+// operate is an operator who presses Run now, mostly of a backup, and sometimes
+// thinks better of it.
 func (f *fleet) operate(ctx context.Context, r *rand.Rand) {
 	for {
 		pause := time.NewTimer(time.Duration(100+r.IntN(900)) * time.Millisecond)
@@ -155,6 +167,10 @@ func (f *fleet) operate(ctx context.Context, r *rand.Rand) {
 		case <-pause.C:
 		}
 		h := f.hosts[r.IntN(len(f.hosts))]
+		if r.IntN(6) == 0 {
+			f.maintain(h, maintenance[r.IntN(len(maintenance))])
+			continue
+		}
 		h.change(0)
 		job, status := f.run(h, 0)
 		if status == 202 && r.IntN(6) == 0 {

@@ -1,0 +1,166 @@
+package chaos
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"testing"
+)
+
+// maintenance is the exclusive work that a host may be asked for.
+var maintenance = []string{"forget", "prune", "check"}
+
+// maintain is Run now of maintenance. The answer is kept for the history.
+func (f *fleet) maintain(h *host, kind string) (job string, status int) {
+	var j struct{ ID string }
+	status = f.api("POST", "/api/hosts/"+h.id+"/repo-maintenance/"+kind+"/run", nil, &j)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.history.Runs = append(f.history.Runs, Run{Status: status, Job: j.ID})
+	return j.ID, status
+}
+
+// keep lets a group keep its newest snapshots only.
+func (h *host) keep(group, newest int) {
+	h.f.t.Helper()
+	name := []string{"0", "1"}[group]
+	h.f.must("PUT", "/api/hosts/"+h.id+"/source-groups/"+h.groups[group], map[string]any{
+		"name": name, "tag": name, "includes": []string{h.path(name)}, "excludes": []string{}, "retention": map[string]any{"keep_last": newest},
+	}, nil, 200)
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	if h.f.history.Keeps == nil {
+		h.f.history.Keeps = map[string]int{}
+	}
+	h.f.history.Keeps[h.groups[group]] = newest
+}
+
+// rest lets nothing be due any more.
+func (h *host) rest() (status int) {
+	daily := map[string]any{"cron": "0 0 1 1 *", "enabled": false}
+	return h.f.api("PUT", "/api/hosts/"+h.id+"/repo-maintenance", map[string]any{"forget": daily, "prune": daily, "check": daily}, nil)
+}
+
+// Forget, prune and check are killed in the middle of their work, each by
+// whatever can die on a host. The next run of each succeeds without a hand, and
+// the repository, which another host keeps backing up to, is whole.
+func TestMaintenanceKilled(t *testing.T) {
+	t.Parallel()
+	victims := []struct {
+		name   string
+		strike func(h *host)
+		// healthy: nobody touched restic or who watches it.
+		healthy bool
+	}{
+		{"the agent", func(h *host) { h.killAgent() }, true},
+		{"the supervisor", func(h *host) { h.killWork(true, false) }, false},
+		{"restic", func(h *host) { h.killWork(false, true) }, false},
+		{"all of them", func(h *host) { h.killAgent(); h.killWork(true, true) }, false},
+	}
+	f := newFleet(t, options{hosts: 2 * len(victims)})
+	for n := range victims {
+		f.hosts[2*n].keep(0, 1)
+	}
+	for range 3 {
+		for _, h := range f.hosts {
+			h.run(0)
+		}
+		f.settled()
+	}
+	for _, x := range []struct{ kind, place string }{{"forget", atForget}, {"prune", atPrune}, {"check", atCheck}} {
+		jobs, behind := make([]string, len(victims)), make([]string, len(victims))
+		var holds []*hold
+		for n := range victims {
+			hold := f.gate.hold(f.hosts[2*n].name, x.place)
+			holds = append(holds, hold)
+			jobs[n] = f.mustMaintain(f.hosts[2*n], x.kind)
+		}
+		for n, v := range victims {
+			h, neighbour := f.hosts[2*n], f.hosts[2*n+1]
+			h.await(holds[n].reached, x.place)
+			behind[n] = neighbour.run(0)
+			v.strike(h)
+		}
+		f.revive()
+		for _, h := range holds {
+			h.free()
+		}
+		f.settled()
+		again := make([]string, len(victims))
+		for n := range victims {
+			again[n] = f.mustMaintain(f.hosts[2*n], x.kind)
+		}
+		f.settled()
+		for n, v := range victims {
+			t.Run(x.kind+", "+v.name, func(t *testing.T) {
+				if v.healthy {
+					f.ended(t, jobs[n], "succeeded")
+				}
+				f.ended(t, behind[n], "succeeded")
+				f.ended(t, again[n], "succeeded")
+			})
+		}
+	}
+	f.check()
+}
+
+func (f *fleet) mustMaintain(h *host, kind string) string {
+	f.t.Helper()
+	job, status := f.maintain(h, kind)
+	if status != 202 {
+		f.t.Fatalf("%s of %s: status %d", kind, h.name, status)
+	}
+	return job
+}
+
+// Five hosts back up to one repository without a pause. Work that needs it alone
+// begins as soon as what was under way has ended: nothing that was asked for
+// later goes before.
+func TestExclusiveWorkGetsItsTurn(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, options{hosts: 5, sharing: 5})
+	f.hosts[0].keep(0, 2)
+	f.gate.slowDown(rand.New(rand.NewPCG(1, 2)))
+	pressing, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	var operators sync.WaitGroup
+	defer operators.Wait()
+	defer stop()
+	for _, h := range f.hosts {
+		operators.Go(func() {
+			for pressing.Err() == nil {
+				h.change(0)
+				job, status := f.run(h, 0)
+				within(patience, func() bool { return pressing.Err() != nil || status != 202 || final(f.row(job).State) })
+			}
+		})
+	}
+	busy := func() (n int) {
+		_ = f.db.QueryRowContext(t.Context(), "select count(distinct host_id) from jobs where kind = 'backup' and state in ('sent', 'running')").Scan(&n)
+		return n
+	}
+	for _, kind := range maintenance {
+		eventually(t, "all hosts are busy", func() bool { return busy() >= len(f.hosts)-1 })
+		job := f.mustMaintain(f.hosts[0], kind)
+		asked := f.newestStep()
+		eventually(t, kind+" has ended", func() bool { return final(f.row(job).State) })
+		var overtook int
+		err := f.db.QueryRowContext(t.Context(), `select count(*) from chaos_steps made join chaos_steps sent on sent.job = made.job and sent.is_now = 'sent'
+			where made.was = '' and made.kind = 'backup' and made.n > ? and sent.n < (select n from chaos_steps where job = ? and is_now = 'sent')`, asked, job).Scan(&overtook)
+		if err != nil || overtook > 0 {
+			t.Errorf("%s waited for %d backups that were asked for later (%v)", kind, overtook, err)
+		}
+		f.ended(t, job, "succeeded")
+	}
+	stop()
+	operators.Wait()
+	f.check()
+}
+
+// newestStep numbers the change of a state that was the last so far.
+func (f *fleet) newestStep() (n int64) {
+	f.t.Helper()
+	if err := f.db.QueryRowContext(f.t.Context(), "select max(n) from chaos_steps").Scan(&n); err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
