@@ -40,7 +40,7 @@ func TestARouteHasTheRoleThatItsMatterAsksFor(t *testing.T) {
 	}{
 		{regexp.MustCompile(`^/(login|logout|setup|theme)$`), public},
 		{regexp.MustCompile(`^/agent/v1/`), agent},
-		{regexp.MustCompile(`^/settings/(password|sessions/.*)$`), person}, // one's own
+		{regexp.MustCompile(`^/settings/(password|sessions/.*)$`), person},              // one's own
 		{regexp.MustCompile(`^/hosts/:id/source-groups/:gid/remove-snapshots$`), admin}, // the danger zone
 		{regexp.MustCompile(`^(/api)?/hosts/:id/(source-groups|schedules)(/.*)?$`), operator},
 		{regexp.MustCompile(`^(/api)?/hosts/:id/snapshots/refresh$`), operator},
