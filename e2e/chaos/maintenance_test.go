@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+
+	"resticfleet/agent/failpoint"
 )
 
 // maintenance is the exclusive work that a host may be asked for.
@@ -163,4 +165,36 @@ func (f *fleet) newestStep() (n int64) {
 		f.t.Fatal(err)
 	}
 	return n
+}
+
+// Three servers look what is due at the same moments. One dies right behind the
+// row that it made; that row's work is done all the same, and no due time has
+// two.
+func TestServerDiesWhileMaintenanceIsDue(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, options{servers: 3, hosts: 2})
+	f.order("servers", failpoint.Maintained)
+	off := map[string]any{"cron": "0 0 1 1 *", "enabled": false}
+	for _, h := range f.hosts {
+		f.must("PUT", "/api/hosts/"+h.id+"/repo-maintenance", map[string]any{
+			"forget": off, "prune": off, "check": map[string]any{"cron": "@every 2s", "enabled": true, "read_data_subset": "1/2"},
+		}, nil, 200)
+	}
+	f.diesAt("servers", failpoint.Maintained)
+	f.revive()
+	counted := func(h *host, state string) (n int) {
+		_ = f.db.QueryRowContext(t.Context(), "select count(*) from jobs where host_id = ? and kind = 'check' and scheduled_at is not null and state = ?", h.id, state).Scan(&n)
+		return n
+	}
+	// The first host bound the repository: it checks it for both.
+	eventually(t, "the owner has checked, and the other has not", func() bool {
+		return counted(f.hosts[0], "succeeded") >= 2 && counted(f.hosts[1], "skipped") >= 2
+	})
+	for _, h := range f.hosts {
+		eventually(t, "maintenance rests", func() bool { return h.rest() == 200 })
+	}
+	if counted(f.hosts[1], "succeeded") > 0 {
+		t.Error("the other host checked the repository as well")
+	}
+	f.check()
 }
