@@ -166,14 +166,21 @@ type restServer struct {
 
 func newRestServer(t testing.TB) *restServer {
 	t.Helper()
+	return restServerOn(t, tempDir(t))
+}
+
+// restServerOn serves what lies in a folder, perhaps beside another one with
+// other rights.
+func restServerOn(t testing.TB, dir string, args ...string) *restServer {
+	t.Helper()
 	program, err := tool(filepath.Dir(filepath.Dir(suite.results)), "rest-server")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := tempDir(t)
 	s := &restServer{dir: dir}
-	log := filepath.Join(dir, "rest-server.log")
-	cmd := exec.Command(program, "--no-auth", "--path", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--log", filepath.Join(dir, "requests.log"))
+	log := filepath.Join(dir, unique("rest-server")+".log")
+	args = append([]string{"--no-auth", "--path", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--log", filepath.Join(dir, unique("requests")+".log")}, args...)
+	cmd := exec.Command(program, args...)
 	if s.process, err = startProcess(log, cmd); err != nil {
 		t.Fatal(err)
 	}
