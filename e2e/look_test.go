@@ -244,7 +244,7 @@ func (s *server) furnish(t *testing.T) []sight {
 		}},
 		{"36-owner", maintained.shared + "/maintenance/owner", nil},
 		{"36-owner-dialog", maintained.shared + "/maintenance", func(p *page) {
-			p.click(p.Locator("#owner").GetByRole(*playwright.AriaRoleLink, playwright.LocatorGetByRoleOptions{Name: "Make "}))
+			p.click(p.Locator("#owner").GetByRole(*playwright.AriaRoleLink, playwright.LocatorGetByRoleOptions{Name: "Make this host"}))
 			p.sees(p.Locator("dialog h2"))
 		}},
 		{"60-settings", "/settings", nil},

@@ -41,12 +41,12 @@ func TestTheMaintenanceTabSaysWhatIsSo(t *testing.T) {
 		t.Helper()
 		b.exec("update maintenance_states set "+set+" where host_id = ? and kind = ?", append(args, f.host.ID, kind)...)
 	}
-	see("all off", "Nothing keeps this repository small and checked yet", "Europe/Berlin", "www keeps the last 7 daily snapshots", "etc without a policy keeps everything", "Turn on", "No forget, prune or check has run yet.", "!too old")
+	see("all off", "Nothing keeps this repository small and checked yet", "Europe/Berlin", "www keeps the last 7 daily snapshots", "etc without a policy keeps everything", "Turn on", "Once turned on: from ", "No forget, prune or check has run yet.", "!too old")
 	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
 	for _, kind := range models.MaintenanceKinds {
 		want(t, "turn on", b.post(at+"/"+string(kind)+"/enabled", url.Values{"enabled": {"on"}}, admin...), 303)
 	}
-	see("all on", "The repository is kept small and checked", "Turn off", "Next: ", "0 of 12 parts", "All is read by about", "!Turned on:")
+	see("all on", "The repository is kept small and checked", "Turn off", "Next: ", "0 of 12 parts", "All is read by about", "!Once turned on:")
 	state(models.KindForget, "failures = 1, failed_at = now(), last_state = 'failed', last_error = 'It broke. Mend it.', last_job_id = gen_random_uuid(), last_ended_at = now()")
 	see("backing off", "Forget needs a hand", "not tried again by itself before", "It broke. Mend it.")
 	state(models.KindForget, "failures = 5")
@@ -106,7 +106,7 @@ func TestTheOwnerOfASharedRepositoryIsSaidAndChanged(t *testing.T) {
 	at := "/hosts/" + db.host.ID.String() + "/maintenance"
 	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
 	html := plain(b.page(at))
-	for _, part := range []string{"Prune of this repository is done by web", "Check of this repository is done by web", "web prunes and checks it for all", "Make db the owner"} {
+	for _, part := range []string{"Prune of this repository is done by web", "Check of this repository is done by web", "web prunes and checks it for all", "Make this host the owner"} {
 		if !strings.Contains(html, part) {
 			t.Errorf("it doesn't say %q:\n%s", part, html)
 		}
