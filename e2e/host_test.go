@@ -274,3 +274,11 @@ func (h *host) run(group string) string {
 	h.api().call("POST", "/api/hosts/"+h.id+"/source-groups/"+group+"/run", nil, http.StatusAccepted, &j)
 	return j.ID
 }
+
+// maintain is Run now of forget, prune or check; it returns the job's id.
+func (h *host) maintain(kind string) string {
+	h.t.Helper()
+	var j job
+	h.api().call("POST", "/api/hosts/"+h.id+"/repo-maintenance/"+kind+"/run", nil, http.StatusAccepted, &j)
+	return j.ID
+}

@@ -7,8 +7,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/playwright-community/playwright-go"
+
+	"resticfleet/e2e/stage"
 )
 
 // look is one way to look at a page.
@@ -107,7 +110,8 @@ func (s *server) furnish(t *testing.T) []sight {
 	h := s.newHost(t, slowly(64)...)
 	c := s.api(t)
 	c.call("PATCH", "/api/hosts/"+h.id, map[string]any{"name": "web-01", "labels": []string{"production", "berlin"}}, http.StatusOK, nil)
-	h.bind(localRepo(t))
+	r := localRepo(t)
+	h.bind(r)
 	www := h.group("www", []string{writeFiles(t, h.dir+"/www", map[string]string{"index.html": "<p>"})}, "*.tmp")
 	gone := h.group("mail", []string{h.dir + "/var/mail"})
 	films := h.group("films", []string{writeFiles(t, h.dir+"/films", map[string]string{"film.mkv": noise(40 << 20)})})
@@ -141,6 +145,8 @@ func (s *server) furnish(t *testing.T) []sight {
 	}, http.StatusOK, nil)
 	var waiting job
 	c.call("POST", at+"/source-groups/"+etc.ID+"/run", nil, http.StatusAccepted, &waiting)
+
+	maintained := s.furnishMaintenance(t, h, r, www)
 
 	s.as(t, "otto-with-a-name-that-nobody-thought-of-when-the-buttons-were-drawn", "operator")
 	otto := s.userPage(t, "otto")
@@ -190,6 +196,10 @@ func (s *server) furnish(t *testing.T) []sight {
 			p.click(p.link("Delete this source group"))
 			p.sees(p.heading("“www” is still in two schedules"))
 		}},
+		{"14-group-preview", host + "/source-groups/" + www, func(p *page) {
+			p.fill("Daily", "3")
+			p.says(p.Locator("#retention-preview"), "Would keep 3, remove 3 of 6.")
+		}},
 		{"15-schedule", host + "/schedules/" + nightly, nil},
 		{"16-schedule-daylight", host + "/schedules/new", func(p *page) {
 			p.fill("When", "CRON_TZ=Europe/Berlin 30 2 * 3,10 0")
@@ -221,6 +231,22 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"25-menu", "/", func(p *page) { p.click(p.Locator("header summary")) }},
 		{"26-not-there", "/hosts/nobody", nil},
 		{"27-retired", host + "/run-backup", nil},
+		{"30-maintenance", host + "/maintenance", func(p *page) { p.says(p.Locator("#maintenance-prune"), "It waits for the") }},
+		{"31-maintenance-elsewhere", maintained.shared + "/maintenance", nil},
+		{"32-maintenance-broken", maintained.broken + "/maintenance", func(p *page) { p.says(p.Locator("#maintenance-check"), "doesn’t run by itself any more") }},
+		{"33-maintenance-off", "/hosts/" + away.ID + "/maintenance", nil},
+		{"34-cadence", host + "/maintenance/check", nil},
+		{"35-cadence-wrong", host + "/maintenance/check", func(p *page) {
+			p.fill("When", "0 0 30 2 *")
+			p.fill("How much of the data it reads", "13/12")
+			p.click(p.button("Save"))
+			p.sees(p.Locator("#f-read_data_subset-error"))
+		}},
+		{"36-owner", maintained.shared + "/maintenance/owner", nil},
+		{"36-owner-dialog", maintained.shared + "/maintenance", func(p *page) {
+			p.click(p.Locator("#owner").GetByRole(*playwright.AriaRoleLink, playwright.LocatorGetByRoleOptions{Name: "Make this host"}))
+			p.sees(p.Locator("dialog h2"))
+		}},
 		{"60-settings", "/settings", nil},
 		{"61-password-wrong", "/settings/password", func(p *page) {
 			p.fill("Current password", "not it")
@@ -251,6 +277,69 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"68-tokens", "/settings/tokens", nil},
 		{"69-audit", "/settings/audit", nil},
 		{"70-audit-nothing", "/settings/audit?who=nobody&outcome=failed", nil},
+	}
+}
+
+// maintained are hosts whose maintenance tab is worth a look.
+type maintained struct{ shared, broken string }
+
+// furnishMaintenance keeps a repository small and checked whose prune waits for
+// a backup, shares it with a host that leaves that to the first, and damages the
+// repository of a third until its check gives up.
+func (s *server) furnishMaintenance(t *testing.T, h *host, r *repo, www string) (v maintained) {
+	t.Helper()
+	c := s.api(t)
+	var named struct {
+		ResticHost string `json:"restic_host"`
+	}
+	at := "/api/hosts/" + h.id
+	c.call("GET", at, nil, http.StatusOK, &named)
+	var made []stage.Forged
+	for day := range 5 {
+		made = append(made, stage.Forged{Hostname: named.ResticHost, Tags: []string{"www"}, Time: time.Now().AddDate(0, 0, -day-1)})
+	}
+	if _, err := stage.Forge(t.Context(), suite.restic, r.url, []string{"RESTIC_REPOSITORY=" + r.url, "RESTIC_PASSWORD=" + r.password}, made); err != nil {
+		t.Fatal(err)
+	}
+	c.call("PUT", at+"/repo-maintenance", map[string]any{
+		"forget": map[string]any{"cron": "30 3 * * *", "enabled": true}, "prune": map[string]any{"cron": "30 4 * * 0", "enabled": true},
+		"check": map[string]any{"cron": "30 5 * * 0", "enabled": false, "read_data_subset": "1/12"},
+	}, http.StatusOK, nil)
+	c.call("POST", at+"/repo-maintenance/prune/run", nil, http.StatusAccepted, nil)
+
+	var shared struct{ ID string }
+	c.call("POST", "/api/hosts", map[string]any{"name": "web-with-a-rather-long-name-02.example.net"}, http.StatusCreated, &shared)
+	c.call("PUT", "/api/hosts/"+shared.ID+"/repository", map[string]any{"url": r.url, "password": r.password}, http.StatusOK, nil)
+
+	broken := s.bareHost(t, "nas-06")
+	broken.join()
+	damaged := localRepo(t)
+	broken.bind(damaged)
+	c.end(broken.run(broken.group("system", []string{writeFiles(t, broken.dir+"/etc", map[string]string{"fstab": noise(1 << 10)})})))
+	damaged.losePacks()
+	c.call("PUT", "/api/hosts/"+broken.id+"/repo-maintenance", map[string]any{
+		"forget": map[string]any{"cron": "30 3 * * *", "enabled": true}, "prune": map[string]any{"cron": "30 4 * * 0", "enabled": true},
+		"check": map[string]any{"cron": "30 5 * * 0", "enabled": true, "read_data_subset": "1/12"},
+	}, http.StatusOK, nil)
+	for range 5 {
+		if j := c.end(broken.maintain("check")); j.State != "failed" {
+			t.Fatalf("a check of what is gone: %+v", j)
+		}
+	}
+	return maintained{"/hosts/" + shared.ID, "/hosts/" + broken.id}
+}
+
+// losePacks damages the repository: its data is gone, its snapshots are not.
+func (r *repo) losePacks() {
+	r.t.Helper()
+	packs, err := filepath.Glob(filepath.Join(r.url, "data", "*", "*"))
+	if err != nil || len(packs) == 0 {
+		r.t.Fatalf("%d packs: %v", len(packs), err)
+	}
+	for _, pack := range packs {
+		if err := os.Remove(pack); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 }
 

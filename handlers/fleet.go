@@ -81,7 +81,8 @@ func presentFleetHost(h *models.FleetHost, runs nextRuns, now time.Time) views.F
 	return row
 }
 
-// fleetState is what is under way on a host, or else the worst of its groups.
+// fleetState is what is under way on a host, or else the worst of its groups and
+// of its maintenance.
 // What waits for a host that isn't there hides nothing.
 func fleetState(h *models.FleetHost, now time.Time) (ui.State, string) {
 	online := h.Online(now)
@@ -98,6 +99,8 @@ func fleetState(h *models.FleetHost, now time.Time) (ui.State, string) {
 		return ui.Waiting, ""
 	case h.Worst == "":
 		return ui.Never, ""
+	case h.Unmaintained && (h.Worst == models.HealthGood || h.Worst == models.HealthWarning):
+		return ui.Failed, "Maintenance"
 	case h.Worst == models.HealthGood && !online:
 		return ui.Offline, ""
 	}

@@ -1,9 +1,11 @@
 package handlers
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
+	"resticfleet/agent/protocol"
 	"resticfleet/models"
 	"resticfleet/views"
 	"resticfleet/views/ui"
@@ -12,8 +14,11 @@ import (
 // presentNeed says what needs a hand, why, and the one thing to do about it,
 // as far as the reader may do it.
 func presentNeed(n *models.Need, role models.Role, now time.Time) views.Attention {
-	if n.Reason == models.NeedBackup {
+	switch n.Reason {
+	case models.NeedBackup:
 		return presentGroupNeed(n, role, now)
+	case models.NeedMaintenance:
+		return presentMaintenanceNeed(n)
 	}
 	id := n.HostID.String()
 	url := "/hosts/" + id
@@ -34,6 +39,21 @@ func presentNeed(n *models.Need, role models.Role, now time.Time) views.Attentio
 	}
 	if role.Allows(may) {
 		row.Act = act
+	}
+	return row
+}
+
+// presentMaintenanceNeed leads to the last job, which says what to do about it.
+func presentMaintenanceNeed(n *models.Need) views.Attention {
+	row := views.Attention{
+		ID: string(n.Kind) + "-" + n.HostID.String(), State: ui.Failed, HostID: n.HostID.String(), HostName: n.HostName,
+		Since: timeOf(n.LastEndedAt), Cause: n.LastError,
+	}
+	if n.LastCode != protocol.ErrDamaged {
+		row.Cause = fmt.Sprintf("%s failed %d times in a row and doesn’t run by itself any more. %s", views.JobTitle(string(n.Kind), ""), n.Failures, n.LastError)
+	}
+	if n.LastJobID != nil {
+		row.Act = ui.Link{Text: "See what to do", URL: "/jobs/" + n.LastJobID.String()}
 	}
 	return row
 }

@@ -107,8 +107,11 @@ func (h *Handlers) runJobAgain(c echo.Context) error {
 		}
 		return done(c, "/jobs/"+again.ID.String())
 	}
+	if job.Kind == models.KindForget {
+		return models.Conflict("This one deleted snapshots that a person had named. Choose those that are still to go among the snapshots of %s.", job.HostName)
+	}
 	if job.Kind != models.KindBackup {
-		return models.Conflict("Only a backup is run again from here. Ask for this one on the page of %s.", job.HostName)
+		return models.Conflict("Only backups and maintenance are run again from here. Ask for this one on the page of %s.", job.HostName)
 	}
 	again, err := h.Jobs.RunGroup(ctx, job.HostID, *job.SourceGroupID, who(c).Actor())
 	if err != nil {

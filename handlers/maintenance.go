@@ -237,7 +237,7 @@ func (h *Handlers) switchMaintenance(c echo.Context) error {
 	}
 	cron, _ := plan.Cadence(kind)
 	plan.SetCadence(kind, cron, c.FormValue("enabled") == "on")
-	if err := models.SaveMaintenance(c.Request().Context(), h.DB, plan); err != nil {
+	if err := models.SaveMaintenance(c.Request().Context(), h.DB, plan, kind); err != nil {
 		return err
 	}
 	h.Jobs.HostChanged(host.ID)
@@ -298,7 +298,7 @@ func (h *Handlers) saveMaintenance(c echo.Context) error {
 	if kind == models.KindCheck {
 		plan.CheckReadDataSubset = form.Subset
 	}
-	err = models.SaveMaintenance(c.Request().Context(), h.DB, plan)
+	err = models.SaveMaintenance(c.Request().Context(), h.DB, plan, kind)
 	if errs, bad := fieldErrors(err); bad {
 		form.Errors = errs
 		return h.showMaintenance(c, http.StatusUnprocessableEntity, host, form)

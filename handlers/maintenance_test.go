@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,12 +42,12 @@ func TestTheMaintenanceTabSaysWhatIsSo(t *testing.T) {
 		t.Helper()
 		b.exec("update maintenance_states set "+set+" where host_id = ? and kind = ?", append(args, f.host.ID, kind)...)
 	}
-	see("all off", "Nothing keeps this repository small and checked yet", "Europe/Berlin", "www keeps the last 7 daily snapshots", "etc without a policy keeps everything", "Turn on", "No forget, prune or check has run yet.", "!too old")
+	see("all off", "Nothing keeps this repository small and checked yet", "Europe/Berlin", "www keeps the last 7 daily snapshots", "etc without a policy keeps everything", "Turn on", "Once turned on: from ", "No forget, prune or check has run yet.", "!too old")
 	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
 	for _, kind := range models.MaintenanceKinds {
 		want(t, "turn on", b.post(at+"/"+string(kind)+"/enabled", url.Values{"enabled": {"on"}}, admin...), 303)
 	}
-	see("all on", "The repository is kept small and checked", "Turn off", "Next: ", "0 of 12 parts", "All is read by about", "!Turned on:")
+	see("all on", "The repository is kept small and checked", "Turn off", "Next: ", "0 of 12 parts", "All is read by about", "!Once turned on:")
 	state(models.KindForget, "failures = 1, failed_at = now(), last_state = 'failed', last_error = 'It broke. Mend it.', last_job_id = gen_random_uuid(), last_ended_at = now()")
 	see("backing off", "Forget needs a hand", "not tried again by itself before", "It broke. Mend it.")
 	state(models.KindForget, "failures = 5")
@@ -106,7 +107,7 @@ func TestTheOwnerOfASharedRepositoryIsSaidAndChanged(t *testing.T) {
 	at := "/hosts/" + db.host.ID.String() + "/maintenance"
 	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
 	html := plain(b.page(at))
-	for _, part := range []string{"Prune of this repository is done by web", "Check of this repository is done by web", "web prunes and checks it for all", "Make db the owner"} {
+	for _, part := range []string{"Prune of this repository is done by web", "Check of this repository is done by web", "web prunes and checks it for all", "Make this host the owner"} {
 		if !strings.Contains(html, part) {
 			t.Errorf("it doesn't say %q:\n%s", part, html)
 		}
@@ -142,4 +143,78 @@ func TestAForgetTellsWhatItDid(t *testing.T) {
 	if operator, admin := again(models.RoleOperator), again(models.RoleAdmin); operator != 403 || admin != 303 {
 		t.Errorf("again: an operator %d, an administrator %d", operator, admin)
 	}
+	b.exec(`update jobs set spec = '{"snapshot_ids": ["x"]}' where id = ?`, id)
+	want(t, "named snapshots again", b.do("POST", "/jobs/"+id.String()+"/again", nil, "Authorization", "Bearer "+b.token(models.RoleAdmin)), 409, "deleted snapshots that a person had named", "among the snapshots of web")
+}
+
+// Maintenance that is broken is on the fleet's page with its cause and the job
+// that says what to do, for as long as it is this host's to do.
+func TestBrokenMaintenanceNeedsAHand(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	web, db := b.fleet("web"), b.fleet("db")
+	for _, f := range []*fleet{web, db} {
+		f.online()
+		f.exec("update hosts set enrolled_at = now() where id = ?", f.host.ID)
+		f.exec("update source_groups set good_at = now(), good_snapshot_id = 'x', last_state = 'succeeded' where id = ?", f.group.ID)
+		if _, err := models.FindMaintenance(b.ctx, b.db, f.host.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	job := web.job(nil, models.KindCheck, models.JobFailed, time.Hour)
+	state := func(kind models.JobKind, set string) {
+		t.Helper()
+		b.exec("update maintenance_states set last_job_id = ?, last_state = 'failed', last_error = 'Something. Mend it.', last_ended_at = now(), "+set+" where host_id = ? and kind = ?", job, web.host.ID, kind)
+	}
+	see := func(what string, kinds ...models.JobKind) {
+		t.Helper()
+		html, hand := b.page("/"), b.page("/?show=hand")
+		for _, kind := range models.MaintenanceKinds {
+			if has := strings.Contains(html, `id="attention-`+string(kind)+"-"+web.host.ID.String()); has != slices.Contains(kinds, kind) {
+				t.Errorf("%s: %s is listed: %v", what, kind, has)
+			}
+		}
+		heading := "All 2 hosts are safe"
+		if len(kinds) > 0 {
+			heading = "1 of 2 hosts needs a hand"
+		}
+		if !strings.Contains(plain(html), heading) || strings.Contains(hand, `id="host-`+web.host.ID.String()) != (len(kinds) > 0) || strings.Contains(hand, `id="host-`+db.host.ID.String()) {
+			t.Errorf("%s: not %q: %.300s", what, heading, plain(html))
+		}
+	}
+	see("nothing broken")
+	state(models.KindPrune, "failures = 4, last_code = 'locked'")
+	see("four times")
+	state(models.KindPrune, "failures = 5, last_code = 'locked'")
+	see("five times, and off")
+	b.exec("update host_repo_maintenance set prune_enabled = true where host_id = ?", web.host.ID)
+	see("five times", models.KindPrune)
+	row := part(t, b.page("/"), "attention-prune-"+web.host.ID.String())
+	for _, says := range []string{"Failed", "web", "Prune failed 5 times in a row and doesn’t run by itself any more. Something. Mend it.", "See what to do"} {
+		if !strings.Contains(plain(row), says) {
+			t.Errorf("it doesn't say %q: %s", says, plain(row))
+		}
+	}
+	if !strings.Contains(row, `"/jobs/`+job.String()+`"`) {
+		t.Error("it doesn't lead to the last job")
+	}
+	state(models.KindCheck, "failures = 1, last_code = 'damaged'")
+	see("damaged, too", models.KindPrune, models.KindCheck)
+	if row := part(t, b.page("/"), "attention-check-"+web.host.ID.String()); !strings.Contains(plain(row), "Something. Mend it.") || strings.Contains(plain(row), "in a row") {
+		t.Errorf("damage says %q", plain(row))
+	}
+	if html := b.page("/"); !strings.Contains(part(t, html, "host-"+web.host.ID.String()), "Maintenance") {
+		t.Error("the host itself says nothing of it")
+	}
+
+	// Another host does it now; the damage is there until that one finds none.
+	if _, err := models.BindRepository(b.ctx, b.db, b.h.Jobs.Sealer, db.host.ID, models.RepositoryFields{URL: "/srv/web", Password: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := models.OwnRepository(b.ctx, b.db, db.host.ID); err != nil {
+		t.Fatal(err)
+	}
+	see("done by another", models.KindCheck)
+	b.exec("update maintenance_states set good_at = now() + interval '1 second' where host_id = ? and kind = 'check'", db.host.ID)
+	see("found good by another")
 }

@@ -60,12 +60,21 @@ func TestPagesAskForFewStatements(t *testing.T) {
 		}
 	}
 	at := "/hosts/" + host.ID.String()
+	if _, err := models.FindMaintenance(b.ctx, b.db, host.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.exec("update maintenance_states set failures = 5, last_code = 'damaged', last_state = 'failed', last_error = 'It failed.'")
+	for _, kind := range models.MaintenanceKinds {
+		if _, err := models.RunMaintenance(b.ctx, b.db, host.ID, kind, models.System); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		path string
 		most int
 	}{
 		{"/", 3}, {"/?q=web", 3}, {"/?show=hand", 3}, {"/?show=offline", 3}, {"/?cursor=web-2", 2},
-		{at, 9}, {at + "/jobs", 6}, {"/jobs", 4}, {"/jobs?state=queued&kind=backup&host=" + host.ID.String(), 6},
+		{at, 9}, {at + "/jobs", 6}, {at + "/maintenance", 9}, {"/jobs", 4}, {"/jobs?state=queued&kind=backup&host=" + host.ID.String(), 6},
 		{"/jobs/" + job.ID.String(), 6}, // one of them tells what those that wait wait for
 	} {
 		for _, header := range [][]string{cookie, append(cookie, partialHeader...)} {

@@ -256,10 +256,23 @@ func TestFailuresBackOffAndOpenTheBreaker(t *testing.T) {
 			t.Errorf("after %d failures: %d, until %v", n+1, s.Failures, s.BacksOffUntil())
 		}
 	}
-	b.cadence(h, "0 * * * *")
-	if s := b.state(h, models.KindPrune); s.Failures != 0 {
-		t.Errorf("saved, and %d failures", s.Failures)
+	saved := func(what string, m models.Maintenance, want int, kinds ...models.JobKind) {
+		t.Helper()
+		if err := models.SaveMaintenance(b.ctx, b.db, &m, kinds...); err != nil {
+			t.Fatal(err)
+		}
+		if s := b.state(h, models.KindPrune); s.Failures != want {
+			t.Errorf("%s, and %d failures", what, s.Failures)
+		}
 	}
+	m := *must[*models.Maintenance](t)(models.FindMaintenance(b.ctx, b.db, h.ID))
+	saved("saved as it was", m, 4)
+	m.CheckCron, m.ForgetEnabled, m.CheckReadDataSubset = "0 * * * *", false, "1/4"
+	saved("the others changed", m, 4, models.KindForget)
+	saved("saved on its own", m, 0, models.KindPrune)
+	run(failed)
+	m.PruneCron = "0 * * * *"
+	saved("changed", m, 0)
 	run(failed)
 	at := time.Now().Truncate(time.Hour)
 	b.exec("update maintenance_states set effective_at = now() - interval '1 day', due_at = null, failed_at = now()")
@@ -279,6 +292,33 @@ func TestFailuresBackOffAndOpenTheBreaker(t *testing.T) {
 	run(protocol.Finished{Outcome: protocol.OutcomeSucceeded})
 	if s := b.state(h, models.KindPrune); s.Failures != 0 || s.BreakerOpen() || s.GoodAt == nil {
 		t.Errorf("mended: %+v", s)
+	}
+}
+
+// Damage is the last news until a run has looked at the data again: one that
+// failed otherwise, or that a person ended, doesn't hide it.
+func TestDamageIsNotHiddenByARunThatSawNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.maintained("web-1", "/srv/repo", "0 0 1 1 *")
+	link, _ := b.hello(0, h)
+	for n, c := range []struct {
+		f    protocol.Finished
+		want models.JobState
+		code string
+	}{
+		{protocol.Finished{Outcome: protocol.OutcomeFailed, ErrorCode: protocol.ErrLocked, Error: "locked"}, models.JobFailed, protocol.ErrLocked},
+		{protocol.Finished{Outcome: protocol.OutcomeFailed, ErrorCode: protocol.ErrDamaged, Error: "damaged"}, models.JobFailed, protocol.ErrDamaged},
+		{protocol.Finished{Outcome: protocol.OutcomeCancelled}, models.JobFailed, protocol.ErrDamaged},
+		{protocol.Finished{Outcome: protocol.OutcomeFailed, ErrorCode: protocol.ErrLocked, Error: "locked"}, models.JobFailed, protocol.ErrDamaged},
+		{protocol.Finished{Outcome: protocol.OutcomeSucceeded}, models.JobSucceeded, ""},
+	} {
+		j := must[*models.Job](t)(b.servers[0].RunMaintenance(b.ctx, h.ID, models.KindCheck, models.System))
+		b.wantCommands(0, link, j.ID)
+		b.ends(0, link, j.ID, c.f)
+		if s := b.state(h, models.KindCheck); s.LastState != c.want || s.LastCode != c.code {
+			t.Errorf("after run %d: %s %q, want %s %q", n, s.LastState, s.LastCode, c.want, c.code)
+		}
 	}
 }
 

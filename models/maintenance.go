@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,9 +39,17 @@ func defaultMaintenance(host HostID) *Maintenance {
 	}
 }
 
-// FindMaintenance reads a host's cadences, and makes the row where an older
-// version left none.
+// FindMaintenance reads a host's cadences, and makes the rows of them and of what
+// becomes of each kind where they are missing.
 func FindMaintenance(ctx context.Context, db IDB, host HostID) (*Maintenance, error) {
+	m := &Maintenance{}
+	err := db.NewSelect().Model(m).Where("host_id = ? and (select count(*) from maintenance_states where host_id = ?) = ?", host, host, len(MaintenanceKinds)).Scan(ctx)
+	if err == nil {
+		return m, nil
+	}
+	if !isNoRows(err) {
+		return nil, fmt.Errorf("find maintenance: %w", err)
+	}
 	if _, err := FindHost(ctx, db, host); err != nil {
 		return nil, err
 	}
@@ -50,7 +59,6 @@ func FindMaintenance(ctx context.Context, db IDB, host HostID) (*Maintenance, er
 	if err := knowMaintenanceStates(ctx, db, host); err != nil {
 		return nil, err
 	}
-	m := &Maintenance{}
 	if err := db.NewSelect().Model(m).Where("host_id = ?", host).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("find maintenance: %w", err)
 	}
@@ -98,8 +106,9 @@ func (m *Maintenance) cadence(kind JobKind) (cron string, enabled bool) {
 var MaintenanceKinds = []JobKind{KindForget, KindPrune, KindCheck}
 
 // SaveMaintenance validates and stores a host's cadences. Of what has changed
-// nothing is due before now; what failed again and again gets another chance.
-func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance) error {
+// nothing is due before now; what failed again and again gets another chance
+// where it changed, and where a person saved just that.
+func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance, saved ...JobKind) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
@@ -114,9 +123,13 @@ func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance) error {
 		for _, kind := range MaintenanceKinds {
 			wasCron, wasEnabled := before.cadence(kind)
 			cron, enabled := m.cadence(kind)
+			due := cron != wasCron || enabled != wasEnabled
+			other := due || kind == KindCheck && m.CheckReadDataSubset != before.CheckReadDataSubset
+			if !other && !slices.Contains(saved, kind) {
+				continue
+			}
 			_, err := tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null,
-				effective_at = case when ? then now() else effective_at end where host_id = ? and kind = ?`,
-				cron != wasCron || enabled != wasEnabled, m.HostID, kind)
+				effective_at = case when ? then now() else effective_at end where host_id = ? and kind = ?`, due, m.HostID, kind)
 			if err != nil {
 				return fmt.Errorf("save maintenance: %w", err)
 			}

@@ -51,6 +51,17 @@ func (s *MaintenanceState) BacksOffUntil() time.Time {
 	return s.FailedAt.Add(min(backOffFirst<<(s.Failures-1), backOffMost))
 }
 
+// maintenanceBroken is SQL for whether a kind ms of a host's maintenance, whose
+// cadences are m, needs a hand: its last run found damage, or it failed so often
+// that it doesn't run by itself. What another host does for a shared repository
+// is that host's, and damage is over when that one found none.
+var maintenanceBroken = bun.SafeQuery(`((ms.last_code = ?0 or ms.failures >= ?1
+		and case ms.kind when 'forget' then m.forget_enabled when 'prune' then m.prune_enabled else m.check_enabled end)
+	and (ms.kind = 'forget' or not exists (select from host_repositories hr join repository_urls u on u.url = hr.url_key
+		join repositories r on r.id = u.repository_id join maintenance_states o on o.host_id = r.owner_host_id and o.kind = ms.kind
+		where hr.host_id = ms.host_id and o.host_id <> ms.host_id and (ms.last_code <> ?0 or o.good_at > ms.last_ended_at))))`,
+	protocol.ErrDamaged, breakerOpenAt)
+
 // ListMaintenanceStates reads a host's three.
 func ListMaintenanceStates(ctx context.Context, db IDB, host HostID) (map[JobKind]*MaintenanceState, error) {
 	var all []*MaintenanceState
@@ -345,17 +356,23 @@ func mayMaintain(ctx context.Context, tx IDB, repo *HostRepository, kind JobKind
 }
 
 // keepMaintenance keeps how a forget, prune or check ended; it does nothing for
-// any other kind. Snapshots that a person removed are no news of the cadence.
+// any other kind. Snapshots that a person removed are no news of the cadence, and
+// damage stays the last news until a run has looked at the data again.
 func keepMaintenance(ctx context.Context, tx IDB, j *Job) error {
 	if !slices.Contains(MaintenanceKinds, j.Kind) || len(j.Spec.SnapshotIDs) > 0 {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, `update maintenance_states set last_job_id = ?0, last_state = ?1, last_code = ?2, last_error = ?3, last_ended_at = ?4::timestamptz,
-			failures = case when ?1 in ('succeeded', 'warning') then 0 when ?1 = 'failed' then failures + 1 else failures end,
-			failed_at = case when ?1 in ('succeeded', 'warning') then null when ?1 = 'failed' then ?4::timestamptz else failed_at end,
-			good_at = case when ?1 in ('succeeded', 'warning') then greatest(good_at, ?4::timestamptz) else good_at end
-		where host_id = ?5 and kind = ?6 and (last_job_id is null or last_job_id <= ?0)`,
-		j.ID, j.State, j.ErrorCode, j.Error, j.FinishedAt, j.HostID, j.Kind)
+	where := bun.SafeQuery("host_id = ? and kind = ? and (last_job_id is null or last_job_id <= ?)", j.HostID, j.Kind, j.ID)
+	_, err := tx.ExecContext(ctx, `update maintenance_states set
+			failures = case when ?0 in ('succeeded', 'warning') then 0 when ?0 = 'failed' then failures + 1 else failures end,
+			failed_at = case when ?0 in ('succeeded', 'warning') then null when ?0 = 'failed' then ?1::timestamptz else failed_at end,
+			good_at = case when ?0 in ('succeeded', 'warning') then greatest(good_at, ?1::timestamptz) else good_at end where ?2`,
+		j.State, j.FinishedAt, where)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `update maintenance_states set last_job_id = ?, last_state = ?, last_code = ?, last_error = ?, last_ended_at = ?
+			where ? and (last_code <> ? or ? in ('succeeded', 'warning') or ? = last_code)`,
+			j.ID, j.State, j.ErrorCode, j.Error, j.FinishedAt, where, protocol.ErrDamaged, j.State, j.ErrorCode)
+	}
 	if err == nil && j.Kind == KindCheck && j.RepositoryID != nil && (j.State == JobSucceeded || j.ErrorCode == protocol.ErrDamaged) {
 		err = keepRound(ctx, tx, j)
 	}

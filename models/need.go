@@ -13,13 +13,17 @@ type NeedReason string
 
 // The reasons. A host that can't back up anything yet is listed once, by the
 // first thing that is missing; any other by each of its groups that is not
-// safe, and once more while it seems to be two machines.
+// safe, by each kind of its maintenance that is broken, and once more while it
+// seems to be two machines.
 const (
 	NeedEnrolment  NeedReason = "enrolment"
 	NeedRepository NeedReason = "repository"
 	NeedGroup      NeedReason = "group"
 	NeedBackup     NeedReason = "backup"
 	NeedOneMachine NeedReason = "cloned"
+	// NeedMaintenance: its last run found the repository damaged, or it failed
+	// so often that it doesn't run by itself any more.
+	NeedMaintenance NeedReason = "maintenance"
 )
 
 // Need is something that needs a hand: a host or, with NeedBackup, one of its
@@ -31,6 +35,12 @@ type Need struct {
 	HostName string
 	Timezone string
 	Online   bool
+
+	// Kind is what is broken with NeedMaintenance, and Failures how often it
+	// failed in a row; its last job is the one below.
+	Kind     JobKind
+	Failures int
+	LastCode string
 
 	// The rest is the group's.
 	GroupID   *GroupID
@@ -60,24 +70,29 @@ func ListNeeds(ctx context.Context, db IDB, limit int) ([]*Need, bool, error) {
 	err := db.NewRaw(`with ready as (
 			select h.id as host_id, h.name as host_name, ? as unready, ? as cloned from hosts h where h.archived_at is null),
 		need as (select * from (
-			select host_id, host_name, null::uuid as group_id, '' as group_name, unready as reason, 'never' as health, 3 as rank from ready where unready is not null
+			select host_id, host_name, null::uuid as group_id, '' as group_name, '' as kind, unready as reason, 'never' as health, 3 as rank from ready where unready is not null
 			union all
-			select host_id, host_name, null, '', 'cloned', 'failed', 1 from ready where unready is null and cloned
+			select host_id, host_name, null, '', '', 'cloned', 'failed', 1 from ready where unready is null and cloned
 			union all
-			select r.host_id, r.host_name, g.id, g.name, 'backup', ?, ? from source_groups g join ready r on r.host_id = g.host_id and r.unready is null where ?
-			) u order by rank, lower(host_name), lower(group_name), host_id limit ?)
-		select need.*, h.timezone, ? as online, g.good_at, g.due_at, coalesce(s.cron, '') as due_cron, g.last_job_id,
-			coalesce(g.last_state, '') as last_state, coalesce(g.last_error, '') as last_error, last.finished_at as last_ended_at,
+			select r.host_id, r.host_name, g.id, g.name, '', 'backup', ?, ? from source_groups g join ready r on r.host_id = g.host_id and r.unready is null where ?
+			union all
+			select r.host_id, r.host_name, null, '', ms.kind, 'maintenance', 'failed', 1 from maintenance_states ms
+				join host_repo_maintenance m on m.host_id = ms.host_id join ready r on r.host_id = ms.host_id and r.unready is null where ?
+			) u order by rank, lower(host_name), lower(group_name), kind, host_id limit ?)
+		select need.*, h.timezone, ? as online, g.good_at, g.due_at, coalesce(s.cron, '') as due_cron, coalesce(ms.failures, 0) as failures,
+			coalesce(ms.last_code, '') as last_code, coalesce(g.last_job_id, ms.last_job_id) as last_job_id,
+			coalesce(g.last_state, ms.last_state, '') as last_state, coalesce(g.last_error, ms.last_error, '') as last_error, last.finished_at as last_ended_at,
 			a.id as active_id, coalesce(a.state, '') as active_state, a.cancel_requested_at is not null as active_cancelling, a.progress as active_progress
 		from need join hosts h on h.id = need.host_id
 		left join source_groups g on g.id = need.group_id
 		left join schedules s on s.id = g.due_schedule_id
-		left join jobs last on last.id = g.last_job_id
+		left join maintenance_states ms on ms.host_id = need.host_id and ms.kind = need.kind
+		left join jobs last on last.id = coalesce(g.last_job_id, ms.last_job_id)
 		left join lateral (select * from jobs j
 			where j.host_id = g.host_id and j.source_group_id = g.id and j.kind = 'backup' and j.state in ('queued', 'sent', 'running')
 			order by j.state = 'running' desc, j.id limit 1) a on true
-		order by rank, lower(host_name), lower(need.group_name), need.host_id`,
-		bun.Safe(hostUnready), hostCloned, bun.Safe(groupHealth), bun.Safe(groupRank), bun.Safe(groupUnsafe), limit+1, hostOnline).Scan(ctx, &needs)
+		order by rank, lower(host_name), lower(need.group_name), need.kind, need.host_id`,
+		bun.Safe(hostUnready), hostCloned, bun.Safe(groupHealth), bun.Safe(groupRank), bun.Safe(groupUnsafe), maintenanceBroken, limit+1, hostOnline).Scan(ctx, &needs)
 	if err != nil {
 		return nil, false, fmt.Errorf("list needs: %w", err)
 	}

@@ -234,7 +234,8 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		if err := ownRepositories(ctx, tx, r.URLKey); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "update maintenance_states set failures = 0, failed_at = null where host_id = ?", host)
+		_, err = tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null,
+			last_code = '' where host_id = ?`, host)
 		if err != nil {
 			return fmt.Errorf("bind repository: %w", err)
 		}

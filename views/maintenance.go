@@ -140,9 +140,9 @@ func (m Maintenance) next() (kind string, at time.Time) {
 // promise says what turning a kind on does, and when.
 func (m Maintenance) promise(r MaintenanceRow) string {
 	if r.FirstRun.IsZero() {
-		return "It is never due by this expression."
+		return "it is never due by this expression."
 	}
-	from := "From " + m.Clock.DayWall(r.FirstRun) + " (" + m.Clock.ZoneName() + ") "
+	from := "from " + m.Clock.DayWall(r.FirstRun) + " (" + m.Clock.ZoneName() + ") "
 	switch r.Kind {
 	case "forget":
 		s := from + "snapshots that no policy keeps are removed: "
@@ -192,8 +192,6 @@ func (r MaintenanceRow) state() (ui.State, string) {
 		return ui.Running, ui.Running.Word()
 	case r.OpenJobID != "":
 		return ui.Waiting, ui.Waiting.Word()
-	case r.LastState == "":
-		return ui.Waiting, "Never run"
 	}
 	s := JobState(r.LastState)
 	return s, s.Word()
@@ -203,6 +201,14 @@ func (c CheckRound) percent() float64 { return 100 * float64(c.Read) / float64(m
 
 func (c CheckRound) sentence() string {
 	return strconv.Itoa(c.Read) + " of " + strconv.Itoa(c.Parts) + " parts of the data are read in this round."
+}
+
+// stop is what stands behind a sharer's name.
+func (o RepositoryOwner) stop(sharer int) string {
+	if sharer == len(o.Sharers)-1 {
+		return "."
+	}
+	return ","
 }
 
 func (o RepositoryOwner) why() string {
