@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -97,6 +98,11 @@ func TestSecretsShowNowhere(t *testing.T) {
 	password, env := canaries{r.password}, canaries{r.env["RESTIC_REST_PASSWORD"]}
 	all := append(append(canaries{}, password...), env...)
 	h.bind(r)
+	second := unique("second-canary")
+	all = append(all, second)
+	h.api().call("PUT", "/api/hosts/"+h.id+"/repository/maintenance-credential", map[string]any{
+		"url": r.url, "password": second, "env": map[string]string{"RESTIC_REST_PASSWORD": second},
+	}, http.StatusOK, nil)
 
 	docs := writeFiles(t, h.dir+"/docs", map[string]string{"a": noise(16 << 20)})
 	long := h.run(h.group("docs", []string{docs}))
@@ -200,6 +206,7 @@ func (h *host) everyAnswer() []string {
 	h.t.Helper()
 	paths := []string{
 		"/", "/hosts", "/hosts/" + h.id, "/hosts/" + h.id + "/jobs", "/hosts/" + h.id + "/repository", "/jobs",
+		"/hosts/" + h.id + "/repository/maintenance", "/hosts/" + h.id + "/maintenance", "/hosts/" + h.id + "/snapshots", "/api/hosts/" + h.id + "/snapshots",
 		"/api/hosts", "/api/hosts/" + h.id, "/api/hosts/" + h.id + "/repository", "/api/hosts/" + h.id + "/source-groups",
 		"/api/hosts/" + h.id + "/schedules", "/api/hosts/" + h.id + "/repo-maintenance", "/api/jobs", "/metrics", "/api/openapi.json",
 		"/settings/users", "/settings/tokens", "/settings/sessions", "/settings/audit",

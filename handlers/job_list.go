@@ -11,6 +11,7 @@ import (
 
 	"resticfleet/models"
 	"resticfleet/views"
+	"resticfleet/views/ui"
 )
 
 func (h *Handlers) jobs(c echo.Context) error { return h.jobList(c, nil) }
@@ -58,18 +59,20 @@ func (h *Handlers) jobList(c echo.Context, host *models.Host) error {
 	return render(c, status, views.JobsPage(p, v))
 }
 
+// offered is a parameter's value where a choice has it, "" otherwise.
+func offered(c echo.Context, name string, choices []views.Choice) string {
+	value := c.QueryParam(name)
+	if !slices.ContainsFunc(choices, func(c views.Choice) bool { return c.Value == value }) {
+		return ""
+	}
+	return value
+}
+
 // readJobsFilter takes what the filter's own choices offer; anything else is
 // any.
 func readJobsFilter(c echo.Context) views.JobsFilter {
-	offered := func(name string, choices []views.Choice) string {
-		value := c.QueryParam(name)
-		if !slices.ContainsFunc(choices, func(c views.Choice) bool { return c.Value == value }) {
-			return ""
-		}
-		return value
-	}
 	f := views.JobsFilter{
-		State: offered("state", views.JobStateChoices), Kind: offered("kind", views.JobKindChoices), When: offered("when", views.JobWhenChoices),
+		State: offered(c, "state", views.JobStateChoices), Kind: offered(c, "kind", views.JobKindChoices), When: offered(c, "when", views.JobWhenChoices),
 		Host: strings.TrimSpace(c.QueryParam("host")), Group: c.QueryParam("group"),
 	}
 	if f.When == views.WhenBetween {
@@ -83,7 +86,7 @@ func readJobsFilter(c echo.Context) views.JobsFilter {
 func (h *Handlers) jobFilter(ctx context.Context, v *views.Jobs, host *models.Host) (models.JobFilter, error) {
 	v.Errors = views.Errors{}
 	f := models.JobFilter{Kind: models.JobKind(v.Filter.Kind), States: jobStates(v.Filter.State)}
-	jobSpan(v, &f)
+	f.From, f.Until = readSpan(v.Clock, v.Filter.When, v.Filter.From, v.Filter.To, v.Errors)
 	var err error
 	if host == nil && v.Filter.Host != "" {
 		if host, err = h.namedHost(ctx, v); err != nil {
@@ -95,23 +98,31 @@ func (h *Handlers) jobFilter(ctx context.Context, v *views.Jobs, host *models.Ho
 		return f, nil
 	}
 	f.HostID = host.ID
+	v.Groups, f.SourceGroupID, err = h.groupChoices(ctx, host, v.Filter.Group)
+	if f.SourceGroupID.IsZero() {
+		v.Filter.Group = ""
+	}
+	return f, err
+}
+
+// groupChoices offers a host's source groups, if it has any, and reads which of
+// them is chosen.
+func (h *Handlers) groupChoices(ctx context.Context, host *models.Host, value string) (choices []views.Choice, chosen models.GroupID, err error) {
 	groups, err := models.ListAnyGroups(ctx, h.DB, host.ID)
-	chosen := ""
 	for _, g := range groups {
 		name := g.Name
 		if g.ArchivedAt != nil {
 			name += " (deleted)"
 		}
-		v.Groups = append(v.Groups, views.Choice{Value: g.ID.String(), Text: name})
-		if g.ID.String() == v.Filter.Group {
-			chosen, f.SourceGroupID = v.Filter.Group, g.ID
+		choices = append(choices, views.Choice{Value: g.ID.String(), Text: name})
+		if g.ID.String() == value {
+			chosen = g.ID
 		}
 	}
-	if len(v.Groups) > 0 {
-		v.Groups = slices.Insert(v.Groups, 0, views.Choice{Text: "Any source group"})
+	if len(choices) > 0 {
+		choices = slices.Insert(choices, 0, views.Choice{Text: "Any source group"})
 	}
-	v.Filter.Group = chosen
-	return f, err
+	return choices, chosen, err
 }
 
 // namedHost finds the host whose name was typed, or whose id a link has, or says
@@ -151,30 +162,32 @@ func jobStates(word string) []models.JobState {
 	return []models.JobState{models.JobState(word)}
 }
 
-// jobSpan reads the span of time, in the page's zone.
-func jobSpan(v *views.Jobs, f *models.JobFilter) {
-	if last, err := time.ParseDuration(v.Filter.When); err == nil {
-		f.From = v.Clock.Now.Add(-last)
+// readSpan reads a span of time in the page's zone: up to now, or between two
+// times. What is wrong with them is in errs.
+func readSpan(clock ui.Clock, when, from, to string, errs views.Errors) (since, until time.Time) {
+	if last, err := time.ParseDuration(when); err == nil {
+		since = clock.Now.Add(-last)
 	}
 	read := func(field, value string) time.Time {
 		if value == "" {
 			return time.Time{}
 		}
 		for _, form := range []string{"2006-01-02T15:04", "2006-01-02T15:04:05", time.DateOnly} {
-			if at, err := time.ParseInLocation(form, value, v.Clock.Zone); err == nil {
+			if at, err := time.ParseInLocation(form, value, clock.Zone); err == nil {
 				return at
 			}
 		}
-		v.Errors[field] = "This is not a time. Write it like 2026-11-25T02:00."
+		errs[field] = "This is not a time. Write it like 2026-11-25T02:00."
 		return time.Time{}
 	}
-	if v.Filter.When != views.WhenBetween {
-		return
+	if when != views.WhenBetween {
+		return since, until
 	}
-	f.From, f.Until = read("from", v.Filter.From), read("to", v.Filter.To)
-	if !f.From.IsZero() && !f.Until.IsZero() && !f.Until.After(f.From) {
-		v.Errors["to"] = "This is not after the beginning. Choose a later time."
+	since, until = read("from", from), read("to", to)
+	if !since.IsZero() && !until.IsZero() && !until.After(since) {
+		errs["to"] = "This is not after the beginning. Choose a later time."
 	}
+	return since, until
 }
 
 // fillJobs reads the rows. Newest, if any, is the first row of a list that

@@ -152,6 +152,11 @@ func sow(t *testing.T) *garden {
 		lines = append(lines, protocol.LogLine{Seq: int64(i + 1), At: time.Now(), Level: protocol.LevelError, Text: text})
 	}
 	g.say(protocol.TypeLog, protocol.Log{JobID: running, Lines: lines})
+	for i, digit := range []string{"a", "b"} {
+		g.exec(`insert into snapshots (host_id, id, at, hostname, paths, tags) values (?, ?, now() - ? * interval '1 hour', 'x', jsonb_build_array(?::text), jsonb_build_array(?::text))`,
+			g.host, strings.Repeat(digit, 64), i, "/srv/"+g.plant("snapshot path"), g.plant("snapshot tag"))
+	}
+	g.exec("update hosts set snapshots_listed_at = now(), agent_protocol = 3 where id = ?", g.host)
 	return g
 }
 
@@ -317,6 +322,7 @@ func TestStoredMarkupIsInert(t *testing.T) {
 		"user name", "host name", "repository url", "group name", "tag", "include", "exclude", "agent version", "os", "link reason",
 		"job error", "warning", "another error", "unreadable file", "current file", "log line", "log line that ends events",
 		"query q", "query who", "form field name", "form field username", "token name", "user agent",
+		"snapshot path", "snapshot tag",
 	} {
 		if !g.shown[field] {
 			t.Errorf("no page shows the %s: so it is not tried", field)

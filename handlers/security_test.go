@@ -44,6 +44,7 @@ func TestARouteHasTheRoleThatItsMatterAsksFor(t *testing.T) {
 		{regexp.MustCompile(`^/hosts/:id/source-groups/:gid/remove-snapshots$`), admin}, // the danger zone
 		{regexp.MustCompile(`^(/api)?/hosts/:id/(source-groups|schedules)(/.*)?$`), operator},
 		{regexp.MustCompile(`^(/api)?/hosts/:id/snapshots/refresh$`), operator},
+		{regexp.MustCompile(`^/hosts/:id/snapshots/:snap/hold$`), operator}, // a note; a deletion is the danger zone
 		{regexp.MustCompile(`^(/api)?/jobs/:id/(cancel|again)$`), operator},
 		{regexp.MustCompile(`^/`), admin},
 	}

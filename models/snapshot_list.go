@@ -9,8 +9,12 @@ import (
 // SnapshotList says of which moment a host's list is, and what is asked of its
 // agent just now.
 type SnapshotList struct {
+	// HasRepository is whether there is one to list at all.
+	HasRepository bool
 	// ListedAt is nil before the first list of this repository.
 	ListedAt *time.Time
+	// Count is how many snapshots the list has.
+	Count int
 	// Refresh is the newest look at the list, nil for none yet.
 	Refresh *Job
 }
@@ -21,16 +25,18 @@ func FindSnapshotList(ctx context.Context, db IDB, host HostID) (SnapshotList, e
 	var row struct {
 		Job               `bun:",extend"`
 		SnapshotsListedAt *time.Time
-		Asked             bool
+		Asked, Bound      bool
+		Listed            int
 	}
-	err := db.NewRaw(`select h.snapshots_listed_at, j.id is not null as asked, j.*
+	err := db.NewRaw(`select h.snapshots_listed_at, j.id is not null as asked, j.*,
+			exists (select from host_repositories r where r.host_id = h.id) as bound, (select count(*) from snapshots s where s.host_id = h.id) as listed
 		from hosts h left join lateral (select id, state, error, error_code, queued_at, finished_at from jobs
 			where host_id = h.id and kind = 'snapshots' and spec->'preview' is null order by id desc limit 1) j on true
 		where h.id = ?`, host).Scan(ctx, &row)
 	if err != nil {
 		return l, fmt.Errorf("snapshot list: %w", err)
 	}
-	l.ListedAt = row.SnapshotsListedAt
+	l.ListedAt, l.HasRepository, l.Count = row.SnapshotsListedAt, row.Bound, row.Listed
 	if row.Asked {
 		l.Refresh = &row.Job
 	}

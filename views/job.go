@@ -133,6 +133,10 @@ func JobTitle(kind, group string) string {
 		title = "Check"
 	case "unlock":
 		title = "Unlock"
+	case "snapshots":
+		title = "List of snapshots"
+	case "diff":
+		title = "Comparison"
 	case "restore":
 		title = "Restore"
 	case "drill":

@@ -1,0 +1,127 @@
+package handlers
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"resticfleet/models"
+)
+
+// snapshot is one in the host's list, of so many hours ago; its id begins with
+// the digit.
+func (f *fleet) snapshot(digit string, hours int, group *models.GroupID, tags string) string {
+	f.t.Helper()
+	id := strings.Repeat(digit, 64)
+	f.exec(`insert into snapshots (host_id, id, at, hostname, paths, tags, source_group_id, size_bytes, file_count)
+		values (?, ?, now() - ? * interval '1 hour', 'web', '["/srv/first", "/srv/second", "/srv/third"]', ?::jsonb, ?, 3300000000, 18246)`, f.host.ID, id, hours, tags, group)
+	return id
+}
+
+// The tab in every state, by what it says of it.
+func TestTheSnapshotsTabSaysWhatIsThere(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	_, at := b.host("bare")
+	if html := plain(b.page(at + "/snapshots")); !strings.Contains(html, "There is no repository with snapshots yet") || !strings.Contains(html, "Set repository") || strings.Contains(html, "Refresh") {
+		t.Errorf("without a repository: %s", html)
+	}
+	f := b.fleet("web")
+	f.online()
+	f.exec("update hosts set agent_protocol = 3, timezone = 'Europe/Berlin', timezone_known = true where id = ?", f.host.ID)
+	at = "/hosts/" + f.host.ID.String() + "/snapshots"
+	see := func(what, query string, parts ...string) {
+		t.Helper()
+		html := plain(b.page(at + query))
+		for _, part := range parts {
+			unwanted, not := strings.CutPrefix(part, "!")
+			if not && strings.Contains(html, unwanted) {
+				t.Errorf("%s: it says %q", what, unwanted)
+			}
+			if !not && !strings.Contains(html, part) {
+				t.Errorf("%s: it doesn't say %q:\n%s", what, part, html)
+			}
+		}
+	}
+	see("never listed", "", "Nobody has looked yet", "Refresh")
+	f.exec("update hosts set snapshots_listed_at = now() - interval '7 minutes' where id = ?", f.host.ID)
+	see("none", "", "web has no snapshot yet", "Listed 7 min ago", "The first backup makes a snapshot.")
+	job := f.job(f.group, models.KindBackup, models.JobSucceeded, 0)
+	held, loose := f.snapshot("a", 2, &f.group.ID, `["www", "job:`+job.String()+`"]`), f.snapshot("b", 50, nil, `["by-hand"]`)
+	f.exec("update snapshots set job_id = ? where id = ?", job, held)
+	f.exec("insert into snapshot_holds (host_id, snapshot_id) values (?, ?)", f.host.ID, held)
+	see("two", "", "web has 2 snapshots", "aaaaaaaa", "bbbbbbbb", "/srv/first and 2 more", "3.1 GiB", "18,246", "Held: no policy removes it", "no source group", "its job", "!job:", "times in Europe/Berlin")
+	for _, c := range []struct{ query, fits string }{
+		{"?group=" + f.group.ID.String(), "a"}, {"?group=none", "b"}, {"?tag=by-hand", "b"}, {"?when=24h", "a"}, {"?held=yes", "a"}, {"?tag=by-han", ""},
+		{"?when=between&to=" + url.QueryEscape(b.zoned("Europe/Berlin", 30)), "b"},
+	} {
+		for _, digit := range []string{"a", "b"} {
+			if shown := strings.Contains(b.page(at+c.query), strings.Repeat(digit, 8)); shown != (digit == c.fits) {
+				t.Errorf("%s: shows %s: %v", c.query, digit, shown)
+			}
+		}
+	}
+	see("none fits", "?tag=nothing", "No snapshot fits this filter.")
+	operator := []string{"Authorization", "Bearer " + b.token(models.RoleOperator)}
+	want(t, "no time", b.do("GET", at+"?when=between&from=soon", nil, operator...), 422, "This is not a time.")
+
+	want(t, "refresh", b.post(at+"/refresh", nil, operator...), 303)
+	see("being listed", "", "Asking web …", "!Refresh")
+	f.exec("update jobs set state = 'failed', finished_at = now(), error_code = 'wrong_password', error = 'Wrong password. Enter the one that opens it.' where kind = 'snapshots'")
+	see("a look that failed", "", "The last look failed", "Enter the one that opens it.", "Refresh")
+	f.exec("update hosts set agent_protocol = 2 where id = ?", f.host.ID)
+	see("an old agent", "", "The agent is too old", "!Refresh")
+
+	if status, html, _ := b.get(models.RoleViewer, at); status != 200 || strings.Contains(html, "/hold") || strings.Contains(html, "/delete") {
+		t.Errorf("a viewer: %d", status)
+	}
+	if status, html, _ := b.get(models.RoleOperator, at); status != 200 || !strings.Contains(html, loose+"/hold") || strings.Contains(html, "/delete") {
+		t.Errorf("an operator: %d", status)
+	}
+}
+
+// zoned is so many hours ago, as a field for a time has it.
+func (b *bundle) zoned(zone string, hours int) string {
+	b.t.Helper()
+	var at string
+	if err := b.db.NewRaw(`select to_char((now() - ? * interval '1 hour') at time zone ?, 'YYYY-MM-DD"T"HH24:MI')`, hours, zone).Scan(b.ctx, &at); err != nil {
+		b.t.Fatal(err)
+	}
+	return at
+}
+
+// A snapshot is held and let go by its row, and deleted by a question that a
+// held one refuses.
+func TestASnapshotIsHeldAndDeleted(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	f := b.fleet("web")
+	f.online()
+	f.exec("update hosts set agent_protocol = 3, enrolled_at = now() - interval '1 day' where id = ?", f.host.ID)
+	at := "/hosts/" + f.host.ID.String() + "/snapshots"
+	s := at + "/" + f.snapshot("a", 2, &f.group.ID, "[]")
+	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
+	holds := func(want int) {
+		t.Helper()
+		if n := b.count("select count(*) from snapshot_holds where host_id = ?", f.host.ID); n != want {
+			t.Fatalf("%d are held, want %d", n, want)
+		}
+	}
+	want(t, "hold", b.post(s+"/hold", url.Values{"held": {"on"}}, asHTMX(admin...)...), 204)
+	holds(1)
+	want(t, "the question about a held one", b.do("GET", s+"/delete", nil, append(admin, "Accept", "text/html")...), 409, "is held", "Let it go")
+	want(t, "deleting a held one", b.post(s+"/delete", nil, append(admin, "Accept", "text/html")...), 409, "Let it go first")
+	want(t, "let go", b.post(s+"/hold", url.Values{"held": {"off"}}, admin...), 303)
+	holds(0)
+	want(t, "the question", b.do("GET", s+"/delete", nil, admin...), 200, "Delete the snapshot aaaaaaaa?", "of “www”", "Every other snapshot stays")
+	if n := b.count("select count(*) from jobs where kind = 'forget'"); n != 0 {
+		t.Fatal("asking deletes")
+	}
+	res := b.post(s+"/delete", nil, admin...)
+	want(t, "the answer", res, 303)
+	if n := b.count("select count(*) from jobs where kind = 'forget' and spec->'snapshot_ids' = ?::jsonb and '/jobs/' || id = ?", fmt.Sprintf("[%q]", strings.Repeat("a", 64)), res.Header.Get("Location")); n != 1 {
+		t.Errorf("it leads to %s", res.Header.Get("Location"))
+	}
+	want(t, "one of another host", b.post(at+"/"+strings.Repeat("b", 64)+"/hold", url.Values{"held": {"on"}}, admin...), 404)
+}
