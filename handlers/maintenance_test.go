@@ -107,7 +107,7 @@ func TestTheOwnerOfASharedRepositoryIsSaidAndChanged(t *testing.T) {
 	at := "/hosts/" + db.host.ID.String() + "/maintenance"
 	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
 	html := plain(b.page(at))
-	for _, part := range []string{"Prune of this repository is done by web", "Check of this repository is done by web", "web prunes and checks it for all", "Make this host the owner"} {
+	for _, part := range []string{"Prune of this repository is done by web", "Check of this repository is done by web", "Forget is off; web does the rest", "web prunes and checks it for all (the first that was bound to it, ", "Make this host the owner"} {
 		if !strings.Contains(html, part) {
 			t.Errorf("it doesn't say %q:\n%s", part, html)
 		}
@@ -207,14 +207,30 @@ func TestBrokenMaintenanceNeedsAHand(t *testing.T) {
 		t.Error("the host itself says nothing of it")
 	}
 
-	// Another host does it now; the damage is there until that one finds none.
-	if _, err := models.BindRepository(b.ctx, b.db, b.h.Jobs.Sealer, db.host.ID, models.RepositoryFields{URL: "/srv/web", Password: "x"}); err != nil {
-		t.Fatal(err)
+	bind := func(f *fleet, url string) {
+		t.Helper()
+		if _, err := models.BindRepository(b.ctx, b.db, b.h.Jobs.Sealer, f.host.ID, models.RepositoryFields{URL: url, Password: "x"}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	bind(web, "/srv/web")
+	see("bound again: another chance, but no less damage", models.KindCheck)
+
+	// Another host does it now; the damage is there until that one finds none.
+	bind(db, "/srv/web")
+	state(models.KindPrune, "failures = 5, last_code = 'locked'")
+	see("shared", models.KindPrune, models.KindCheck)
 	if err := models.OwnRepository(b.ctx, b.db, db.host.ID); err != nil {
 		t.Fatal(err)
 	}
 	see("done by another", models.KindCheck)
 	b.exec("update maintenance_states set good_at = now() + interval '1 second' where host_id = ? and kind = 'check'", db.host.ID)
 	see("found good by another")
+	bind(db, "/srv/db")
+	if err := models.OwnRepositories(b.ctx, b.db); err != nil {
+		t.Fatal(err)
+	}
+	see("its own again", models.KindPrune, models.KindCheck)
+	bind(web, "/srv/third")
+	see("another repository")
 }

@@ -234,8 +234,12 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		if err := ownRepositories(ctx, tx, r.URLKey); err != nil {
 			return err
 		}
+		// What became of maintenance was about the data of the repository before.
+		other := was != nil && was.URLKey != r.URLKey
 		_, err = tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null,
-			last_code = '' where host_id = ?`, host)
+			last_job_id = case when ?0 then null else last_job_id end, last_state = case when ?0 then '' else last_state end,
+			last_code = case when ?0 then '' else last_code end, last_error = case when ?0 then '' else last_error end,
+			good_at = case when ?0 then null else good_at end where host_id = ?1`, other, host)
 		if err != nil {
 			return fmt.Errorf("bind repository: %w", err)
 		}

@@ -115,7 +115,11 @@ func (m Maintenance) heading() string {
 		return JobTitle(bad[0], "") + " needs a hand"
 	case len(bad) > 1:
 		return capital(enumerate(bad, "and")) + " need a hand"
-	case len(off)+len(elsewhere) == len(m.Rows) && len(off) > 0:
+	case len(elsewhere) > 0 && len(off) > 0:
+		return capital(enumerate(off, "and")) + " " + verb(len(off), "is", "are") + " off; " + m.Owner.Name + " does the rest"
+	case len(elsewhere) > 0:
+		return m.Owner.Name + " prunes and checks this repository"
+	case len(off) == len(m.Rows):
 		return "Nothing keeps this repository small and checked yet"
 	case len(off) == 1:
 		return JobTitle(off[0], "") + " is off; the rest is kept up"
