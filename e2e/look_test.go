@@ -118,6 +118,10 @@ func (s *server) furnish(t *testing.T) []sight {
 	nightly := h.schedule("30 2 * * *", true, www, gone)
 	h.schedule("CRON_TZ=America/New_York 0 */6 * * 1-5", false, www)
 	good, failed := c.end(h.run(www)), c.end(h.run(gone))
+	writeFiles(t, h.dir+"/www", map[string]string{"news.html": "<p>"})
+	c.end(h.run(www))
+	snaps := h.listed(2)
+	c.call("PATCH", "/api/hosts/"+h.id+"/snapshots/"+snaps[1].ID, map[string]any{"held": true}, http.StatusOK, nil)
 	if good.State != "succeeded" || failed.State != "failed" {
 		t.Fatalf("want a good and a failed job: %+v %+v", good, failed)
 	}
@@ -222,6 +226,11 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"20-jobs-between", "/jobs?host=web-01&when=between&from=2026-01-01T00:00", nil},
 		{"20-jobs-no-such-host", "/jobs?host=web", nil},
 		{"20-jobs-none-fits", "/jobs?state=lost", nil},
+		{"20-snapshots", host + "/snapshots", func(p *page) { p.sees(p.button("Compare the two")) }},
+		{"20-snapshots-none-fits", host + "/snapshots?tag=nothing&when=between", nil},
+		{"20-snapshots-none", other + "/snapshots", nil},
+		{"20-snapshot-delete", host + "/snapshots/" + snaps[0].ID + "/delete", nil},
+		{"20-snapshots-compared", host + "/snapshots/compare?a=" + snaps[0].ID + "&b=" + snaps[1].ID, func(p *page) { p.sees(p.Locator("#compared tbody")) }},
 		{"21-job-good", "/jobs/" + good.ID, nil},
 		{"22-job-failed", "/jobs/" + failed.ID, nil},
 		{"22-job-warned", "/jobs/" + warned.ID, nil},

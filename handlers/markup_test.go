@@ -156,6 +156,8 @@ func sow(t *testing.T) *garden {
 		g.exec(`insert into snapshots (host_id, id, at, hostname, paths, tags) values (?, ?, now() - ? * interval '1 hour', 'x', jsonb_build_array(?::text), jsonb_build_array(?::text))`,
 			g.host, strings.Repeat(digit, 64), i, "/srv/"+g.plant("snapshot path"), g.plant("snapshot tag"))
 	}
+	g.exec("insert into snapshot_diffs (host_id, older, newer, changes) values (?, ?, ?, jsonb_build_array(jsonb_build_object('path', ?::text, 'modifier', '+')))",
+		g.host, strings.Repeat("b", 64), strings.Repeat("a", 64), "/srv/"+g.plant("changed path"))
 	g.exec("update hosts set snapshots_listed_at = now(), agent_protocol = 3 where id = ?", g.host)
 	return g
 }
@@ -281,7 +283,7 @@ func TestStoredMarkupIsInert(t *testing.T) {
 			continue
 		}
 		for _, path := range g.paths(e.pattern) {
-			for _, path := range []string{path, path + "?" + query.Encode(), path + "?" + url.Values{"q": query["q"]}.Encode()} {
+			for _, path := range []string{path, path + "?" + query.Encode(), path + "?" + url.Values{"q": query["q"]}.Encode(), path + "?a=" + strings.Repeat("a", 64) + "&b=" + strings.Repeat("b", 64)} {
 				for _, header := range [][]string{{"Accept", "text/html"}, asPartial} {
 					header := append([]string{"Cookie", g.cookie + "; theme=" + url.QueryEscape(g.plant("theme"))}, header...)
 					res := g.do("GET", path, nil, header...)
@@ -322,7 +324,7 @@ func TestStoredMarkupIsInert(t *testing.T) {
 		"user name", "host name", "repository url", "group name", "tag", "include", "exclude", "agent version", "os", "link reason",
 		"job error", "warning", "another error", "unreadable file", "current file", "log line", "log line that ends events",
 		"query q", "query who", "form field name", "form field username", "token name", "user agent",
-		"snapshot path", "snapshot tag",
+		"snapshot path", "snapshot tag", "changed path",
 	} {
 		if !g.shown[field] {
 			t.Errorf("no page shows the %s: so it is not tried", field)

@@ -125,3 +125,54 @@ func TestASnapshotIsHeldAndDeleted(t *testing.T) {
 	}
 	want(t, "one of another host", b.post(at+"/"+strings.Repeat("b", 64)+"/hold", url.Values{"held": {"on"}}, admin...), 404)
 }
+
+// Two are compared by the agent once, whoever looks and in whatever order; a look
+// that failed is repeated only by whom it is asked for.
+func TestTwoSnapshotsAreCompared(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	f := b.fleet("web")
+	f.online()
+	f.exec("update hosts set agent_protocol = 3, enrolled_at = now() - interval '1 day' where id = ?", f.host.ID)
+	at := "/hosts/" + f.host.ID.String() + "/snapshots"
+	newer, older := f.snapshot("a", 2, &f.group.ID, "[]"), f.snapshot("b", 50, nil, "[]")
+	if html := b.page(at); strings.Count(html, `form="compare"`) != 4 || !strings.Contains(html, "Compare the two") {
+		t.Errorf("nothing to mark: %s", html)
+	}
+	page := at + "/compare?a=" + newer[:12] + "&b=" + older
+	viewer := []string{"Authorization", "Bearer " + b.token(models.RoleViewer), "Accept", "text/html"}
+	jobs := func(want int) {
+		t.Helper()
+		if n := b.count("select count(*) from jobs where kind = 'diff' and spec->'snapshot_ids' = jsonb_build_array(?::text, ?::text)", older, newer); n != want {
+			t.Fatalf("the agent was asked %d times, want %d", n, want)
+		}
+	}
+	want(t, "one alone", b.do("GET", at+"/compare?a="+older, nil, viewer...), 422, "two different snapshots", "Choose two")
+	want(t, "one that isn't there", b.do("GET", at+"/compare?a="+older+"&b="+strings.Repeat("c", 64), nil, viewer...), 404)
+	want(t, "a live update", b.do("GET", page, nil, asHTMX(viewer...)...), 200, "not been compared yet")
+	jobs(0)
+	for range 2 {
+		want(t, "opened", b.do("GET", page, nil, viewer...), 200, "Asking web to compare them", "!Compare again")
+		jobs(1)
+	}
+	f.exec("update jobs set state = 'failed', finished_at = now(), error_code = 'restic', error = 'It broke. Mend it.' where kind = 'diff'")
+	for _, header := range [][]string{viewer, asHTMX(viewer...)} {
+		want(t, "failed", b.do("GET", page, nil, header...), 200, "It broke. Mend it.", "Compare again")
+		jobs(1)
+	}
+	want(t, "again", b.do("GET", page+"&again=1", nil, viewer...), 303)
+	jobs(2)
+	f.exec(`insert into snapshot_diffs (host_id, older, newer, stats, changes, more) select ?, ?, ?,
+		'{"changed_files": 5, "added": {"files": 1204, "dirs": 1, "bytes": 2048}, "removed": {"files": 3, "dirs": 0, "bytes": 1024}, "changes_left_out": 1000}',
+		jsonb_agg(jsonb_build_object('path', '/srv/file-' || i, 'modifier', (array['+', '-', 'M', 'TU'])[i % 4 + 1])), 700 from generate_series(1, 600) i`, f.host.ID, older, newer)
+	html := plain(b.page(page))
+	for _, part := range []string{"1,204 files and 1 folder new, 3 files gone, 5 files changed", "2 KiB of data that the older", "/srv/file-500", "and 1,800 more changes", "Another type, metadata changed", "Gone"} {
+		if !strings.Contains(html, part) {
+			t.Errorf("it doesn't say %q:\n%s", part, html[:min(len(html), 2000)])
+		}
+	}
+	if strings.Contains(html, "/srv/file-501") {
+		t.Error("there is no end to it")
+	}
+	jobs(2)
+}

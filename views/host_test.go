@@ -94,10 +94,11 @@ func TestAHostShowsEachRoleItsControls(t *testing.T) {
 				t.Errorf("%s for a %s is there: %v", control, role, got)
 			}
 		}
-		for _, unbuilt := range []string{"Snapshots", "hook"} {
-			if strings.Contains(html, unbuilt) {
-				t.Errorf("there is no %s yet", unbuilt)
-			}
+		if !strings.Contains(html, `/hosts/h1/snapshots"`) {
+			t.Errorf("a %s is not led to the snapshots", role)
+		}
+		if strings.Contains(html, "hook") {
+			t.Error("there is no hook yet")
 		}
 	}
 }

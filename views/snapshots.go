@@ -97,7 +97,9 @@ func (s Snapshots) heading() string {
 }
 
 // looking is whether the agent is being asked for the list.
-func (s Snapshots) looking() bool { return JobState(s.RefreshState) == ui.Waiting || s.RefreshState == "running" }
+func (s Snapshots) looking() bool {
+	return JobState(s.RefreshState) == ui.Waiting || s.RefreshState == "running"
+}
 
 // lookText says how far that is.
 func (s Snapshots) lookText() string {
@@ -109,6 +111,9 @@ func (s Snapshots) lookText() string {
 	}
 	return "Asking " + s.HostName + " …"
 }
+
+// comparable is whether there are two to mark on this page.
+func (s Snapshots) comparable() bool { return len(s.Rows) > 1 }
 
 func (r SnapshotRow) domID() string { return "snapshot-" + r.ID }
 
