@@ -32,7 +32,7 @@ func (h *host) listed(many int) []apiSnapshot {
 
 // A repository from before Resticfleet: its snapshots are there with their
 // groups, a backup adds its own, two are compared, a held one is not deleted, and
-// a deleted one is gone from the repository, alone.
+// a deleted one is gone from the repository, alone: by the API, and by clicks.
 func TestSnapshotsOfARepositoryFromBefore(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -82,13 +82,30 @@ func TestSnapshotsOfARepositoryFromBefore(t *testing.T) {
 
 	// Made behind Resticfleet's back: there when it looks.
 	r.restic("backup", "--quiet", "--host", host.ResticHost, "--tag", "docs", docs)
-	h.api().call("POST", at+"/snapshots/refresh", nil, http.StatusAccepted, nil)
+	p := newPage(t)
+	p.open("/hosts/" + h.id + "/snapshots")
+	p.mark()
+	p.click(p.button("Refresh the list of snapshots"))
 	list = h.listed(4)
-
 	held, gone := list[2].ID, list[3].ID
-	h.api().call("PATCH", at+"/snapshots/"+held, map[string]any{"held": true}, http.StatusOK, nil)
+	p.sees(p.Locator("#snapshot-" + list[0].ID))
+	p.click(p.Locator("#hold-" + held))
+	p.says(p.Locator("#snapshot-"+held), "Held: nothing removes it")
+	p.hidden(p.link("Delete the snapshot " + held[:8]))
 	h.api().call("DELETE", at+"/snapshots/"+held, nil, http.StatusConflict, nil)
-	h.api().call("DELETE", at+"/snapshots/"+gone, nil, http.StatusAccepted, nil)
+	p.unreloaded()
+
+	p.must(p.Locator("#a-" + held).Check())
+	p.must(p.Locator("#b-" + list[0].ID).Check())
+	p.click(p.button("Compare the two"))
+	p.sees(p.heading("1 file new"))
+	p.says(p.Locator("#compared tbody"), docs+"/b")
+
+	p.click(p.link("All snapshots of " + h.name))
+	p.click(p.link("Delete the snapshot " + gone[:8]))
+	p.sees(p.heading("Delete the snapshot " + gone[:8] + "?"))
+	p.click(p.button("Delete " + gone[:8]))
+	p.sees(p.heading("Forget"))
 	list = h.listed(3)
 	if list[2].ID != held || !list[2].Held {
 		t.Errorf("after the deletion: %+v", list)

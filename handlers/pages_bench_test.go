@@ -17,6 +17,8 @@ import (
 const (
 	benchHosts = 2000
 	benchJobs  = 500_000
+	// benchSnapshots are those of one host.
+	benchSnapshots = 5000
 	// A page is asked for at least benchRounds times, and a quick one for about
 	// benchTime: a p99 of few is one bad moment of the machine.
 	benchRounds = 300
@@ -47,6 +49,10 @@ func BenchmarkPages(b *testing.B) {
 	if err := bare.QueryRow(b.Context(), "select job_id from job_log_lines limit 1").Scan(&job); err != nil {
 		b.Fatal(err)
 	}
+	var cursor string
+	if err := bare.QueryRow(b.Context(), "select (extract(epoch from at) * 1000000)::bigint || '-' || id from snapshots where host_id = $1 order by at desc, id desc limit 1 offset 1000", host).Scan(&cursor); err != nil {
+		b.Fatal(err)
+	}
 	cookie := []string{"Cookie", "session=" + s.session(models.RoleAdmin), "Accept-Encoding", "gzip"}
 	for _, page := range []struct {
 		name, path string
@@ -60,6 +66,8 @@ func BenchmarkPages(b *testing.B) {
 		{"host", "/hosts/" + host, false},
 		{"host-partial", "/hosts/" + host, true},
 		{"host-jobs", "/hosts/" + host + "/jobs", false},
+		{"host-snapshots", "/hosts/" + host + "/snapshots", false},
+		{"host-snapshots-further", "/hosts/" + host + "/snapshots?tag=www&cursor=" + cursor, true},
 		{"jobs", "/jobs", false},
 		{"jobs-failed", "/jobs?state=failed", true},
 		{"jobs-host-kind", "/jobs?kind=backup&state=warning&host=" + host, true},
@@ -183,8 +191,14 @@ func (b *bundle) seedFleet() {
 		`insert into job_log_lines (job_id, seq, at, level, text) select g.last_job_id, i, now(), 'info', 'unchanged /srv/www/a/file/of/some/length/number-' || i
 			from generate_series(1, 400) i, source_groups g join hosts h on h.id = g.host_id where h.name = 'web-0042' and g.name = 'www'`,
 		"alter table jobs enable trigger user",
+		`insert into snapshots (host_id, id, at, hostname, paths, tags, source_group_id, job_id, size_bytes, file_count)
+			select g.host_id, md5(i::text) || md5(i::text), now() - i * interval '100 minutes', h.name, g.includes, jsonb_build_array(g.tag, 'job:' || g.last_job_id), g.id,
+				case when i % 3 > 0 then g.last_job_id end, 3300000000, 18246
+			from source_groups g join hosts h on h.id = g.host_id cross join generate_series(1, ?2) i where h.name = 'web-0042' and (i % 2 = 0) = (g.name = 'www')`,
+		"insert into snapshot_holds (host_id, snapshot_id) select host_id, id from snapshots where id like '7%'",
+		"update hosts set snapshots_listed_at = now(), agent_protocol = 3 where name = 'web-0042'",
 	} {
-		b.exec(q, benchHosts, benchJobs)
+		b.exec(q, benchHosts, benchJobs, benchSnapshots)
 	}
 	if err := models.KeepLateness(b.ctx, b.db, 0); err != nil {
 		b.t.Fatal(err)

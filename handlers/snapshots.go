@@ -25,7 +25,7 @@ func (h *Handlers) snapshots(c echo.Context) error {
 	}
 	role := who(c).Role
 	v := views.Snapshots{
-		Clock: pageClock(host.Location()), HostID: host.ID.String(), HostName: host.Name, AgentTooOld: !host.Maintains(), Away: !host.Online(time.Now()),
+		Clock: pageClock(host.Location()), HostID: host.ID.String(), HostName: host.Name, Arrived: host.Arrived(), AgentTooOld: !host.Maintains(), Away: !host.Online(time.Now()),
 		CanOperate: role.Allows(models.RoleOperator), CanAdminister: role.Allows(models.RoleAdmin),
 		Cursor: c.QueryParam("cursor"), Filter: readSnapshotsFilter(c), Errors: views.Errors{},
 	}
@@ -111,7 +111,7 @@ func presentSnapshot(s *models.Snapshot) views.SnapshotRow {
 		row.JobID = s.JobID.String()
 	}
 	for _, tag := range s.Tags {
-		if !strings.HasPrefix(tag, "job:") {
+		if !strings.HasPrefix(tag, "job:") && tag != s.GroupName {
 			row.Tags = append(row.Tags, tag)
 		}
 	}
@@ -161,7 +161,7 @@ func (h *Handlers) askToDeleteSnapshot(c echo.Context) error {
 		return models.Conflict("The snapshot %s is held, so that nothing removes it. Let it go in the list of snapshots first, then delete it.", s.ShortID())
 	}
 	url := snapshotsPlace(host.ID)
-	of := "of " + pageClock(host.Location()).Exact(s.At)
+	of := "from " + pageClock(host.Location()).Exact(s.At)
 	if s.GroupName != "" {
 		of = "of “" + s.GroupName + "” " + of
 	}

@@ -28,8 +28,11 @@ func TestTheSnapshotsTabSaysWhatIsThere(t *testing.T) {
 		t.Errorf("without a repository: %s", html)
 	}
 	f := b.fleet("web")
+	if html := plain(b.page("/hosts/" + f.host.ID.String() + "/snapshots")); !strings.Contains(html, "it has not called yet") || !strings.Contains(html, "Enrol web") || strings.Contains(html, "Refresh") {
+		t.Errorf("without an agent: %s", html)
+	}
 	f.online()
-	f.exec("update hosts set agent_protocol = 3, timezone = 'Europe/Berlin', timezone_known = true where id = ?", f.host.ID)
+	f.exec("update hosts set agent_protocol = 3, enrolled_at = now() - interval '1 day', timezone = 'Europe/Berlin', timezone_known = true where id = ?", f.host.ID)
 	at = "/hosts/" + f.host.ID.String() + "/snapshots"
 	see := func(what, query string, parts ...string) {
 		t.Helper()
@@ -51,7 +54,7 @@ func TestTheSnapshotsTabSaysWhatIsThere(t *testing.T) {
 	held, loose := f.snapshot("a", 2, &f.group.ID, `["www", "job:`+job.String()+`"]`), f.snapshot("b", 50, nil, `["by-hand"]`)
 	f.exec("update snapshots set job_id = ? where id = ?", job, held)
 	f.exec("insert into snapshot_holds (host_id, snapshot_id) values (?, ?)", f.host.ID, held)
-	see("two", "", "web has 2 snapshots", "aaaaaaaa", "bbbbbbbb", "/srv/first and 2 more", "3.1 GiB", "18,246", "Held: no policy removes it", "no source group", "its job", "!job:", "times in Europe/Berlin")
+	see("two", "", "web has 2 snapshots", "aaaaaaaa", "bbbbbbbb", "/srv/first and 2 more", "3.1 GiB", "18,246", "Held: nothing removes it", "no source group", "its job", "!job:", "times in Europe/Berlin")
 	for _, c := range []struct{ query, fits string }{
 		{"?group=" + f.group.ID.String(), "a"}, {"?group=none", "b"}, {"?tag=by-hand", "b"}, {"?when=24h", "a"}, {"?held=yes", "a"}, {"?tag=by-han", ""},
 		{"?when=between&to=" + url.QueryEscape(b.zoned("Europe/Berlin", 30)), "b"},

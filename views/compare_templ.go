@@ -353,7 +353,7 @@ func ComparisonLive(c Comparison) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				if c.Diff != nil && len(c.Diff.Changes) > 0 {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 28, "<table class=\"w-full border-t border-line text-left text-sm\"><thead class=\"text-muted\"><tr class=\"border-b border-line\"><th scope=\"col\" class=\"px-4 py-3 font-semibold sm:w-48\">What happened</th><th scope=\"col\" class=\"py-3 pr-4 font-semibold\">Path</th></tr></thead> <tbody>")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 28, "<table class=\"w-full border-t border-line text-left text-sm\"><thead class=\"text-muted\"><tr class=\"border-b border-line\"><th scope=\"col\" class=\"w-28 px-4 py-3 font-semibold sm:w-48\">Change</th><th scope=\"col\" class=\"py-3 pr-4 font-semibold\">Path</th></tr></thead> <tbody>")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

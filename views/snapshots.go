@@ -13,6 +13,7 @@ type Snapshots struct {
 	Clock                     ui.Clock
 	HostID, HostName          string
 	HasRepository             bool
+	Arrived                   bool // an agent has called
 	AgentTooOld               bool // it can't be asked for its snapshots
 	Away                      bool
 	CanOperate, CanAdminister bool
@@ -42,7 +43,7 @@ type SnapshotRow struct {
 	SizeBytes, Files int64
 	Path             string
 	MorePaths        int
-	Tags             []string // without those that name a job
+	Tags             []string // without its job’s and one that is the group’s name
 	JobID            string   // "" where no job here made it
 	Held             bool
 }
@@ -99,6 +100,11 @@ func (s Snapshots) heading() string {
 // looking is whether the agent is being asked for the list.
 func (s Snapshots) looking() bool {
 	return JobState(s.RefreshState) == ui.Waiting || s.RefreshState == "running"
+}
+
+// askable is whether Refresh would be of use, and is allowed.
+func (s Snapshots) askable() bool {
+	return s.CanOperate && s.HasRepository && s.Arrived && !s.AgentTooOld && !s.looking()
 }
 
 // lookText says how far that is.
