@@ -202,7 +202,7 @@ func (s *server) furnish(t *testing.T) []sight {
 		}},
 		{"14-group-preview", host + "/source-groups/" + www, func(p *page) {
 			p.fill("Daily", "3")
-			p.says(p.Locator("#retention-preview"), "Would keep 3, remove 3 of 6.")
+			p.says(p.Locator("#retention-preview"), "Would keep 4, remove 3 of 7.")
 		}},
 		{"15-schedule", host + "/schedules/" + nightly, nil},
 		{"16-schedule-daylight", host + "/schedules/new", func(p *page) {
