@@ -8,6 +8,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"resticfleet/agent/protocol"
 	"resticfleet/models"
 	"resticfleet/views"
 	"resticfleet/views/ui"
@@ -111,7 +112,7 @@ func presentSnapshot(s *models.Snapshot) views.SnapshotRow {
 		row.JobID = s.JobID.String()
 	}
 	for _, tag := range s.Tags {
-		if !strings.HasPrefix(tag, "job:") && tag != s.GroupName {
+		if !strings.HasPrefix(tag, protocol.JobTagPrefix) && tag != s.GroupName {
 			row.Tags = append(row.Tags, tag)
 		}
 	}

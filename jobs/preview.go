@@ -65,9 +65,5 @@ func (s *Service) stopPreview(ctx context.Context, j *models.Job) {
 
 // RemoveSnapshots forgets all of a group's snapshots that are known and not held.
 func (s *Service) RemoveSnapshots(ctx context.Context, host models.HostID, group models.GroupID, actor models.Actor) (*models.Job, error) {
-	j, err := models.RemoveSnapshots(ctx, s.DB, host, group, actor)
-	if err == nil {
-		s.jobChanged(j)
-	}
-	return j, err
+	return s.asked(models.RemoveSnapshots(ctx, s.DB, host, group, actor))
 }

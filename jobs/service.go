@@ -78,11 +78,7 @@ func (s *Service) RunGroup(ctx context.Context, host models.HostID, group models
 
 // RunOnHost asks for an init or unlock now.
 func (s *Service) RunOnHost(ctx context.Context, host models.HostID, kind models.JobKind, actor models.Actor) (*models.Job, error) {
-	j, err := models.RunOnHost(ctx, s.DB, host, kind, actor)
-	if err == nil {
-		s.jobChanged(j)
-	}
-	return j, err
+	return s.asked(models.RunOnHost(ctx, s.DB, host, kind, actor))
 }
 
 // Cancel ends a waiting job, or asks the agent to end it.

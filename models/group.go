@@ -114,7 +114,7 @@ func checkTag(p *problems, field, tag string) {
 		p.add(field, "must not contain a comma: restic would make two tags of it")
 	case strings.ContainsFunc(tag, unicode.IsControl):
 		p.add(field, "must not contain a control character")
-	case strings.HasPrefix(tag, "job:"):
+	case strings.HasPrefix(tag, protocol.JobTagPrefix):
 		p.add(field, "must not begin with job: since that marks the snapshots of one job")
 	}
 }

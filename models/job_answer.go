@@ -82,15 +82,9 @@ type listedSnapshot struct {
 	FileCount *int64    `json:"file_count"`
 }
 
-// fullSnapshotID is restic's, whole.
-var fullSnapshotID = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
-// jobTagPrefix marks the snapshots of one job.
-const jobTagPrefix = "job:"
-
 func snapshotItem(raw json.RawMessage) (any, error) {
 	var m protocol.Snapshot
-	if err := json.Unmarshal(raw, &m); err != nil || !fullSnapshotID.MatchString(m.ID) {
+	if err := json.Unmarshal(raw, &m); err != nil || !resticID.MatchString(m.ID) {
 		return nil, Invalid("items", "hold something that is not a snapshot")
 	}
 	s := listedSnapshot{
@@ -99,7 +93,7 @@ func snapshotItem(raw json.RawMessage) (any, error) {
 		SizeBytes: atLeastZero(m.SizeBytes), FileCount: atLeastZero(m.FileCount),
 	}
 	for _, tag := range s.Tags {
-		if id, ok := strings.CutPrefix(tag, jobTagPrefix); ok {
+		if id, ok := strings.CutPrefix(tag, protocol.JobTagPrefix); ok {
 			if job, err := ParseID[JobID](id); err == nil {
 				s.JobID = &job
 			}

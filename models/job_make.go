@@ -147,10 +147,7 @@ func RunOnHost(ctx context.Context, db *DB, host HostID, kind JobKind, actor Act
 		if _, err := lockHost(ctx, tx, host); err != nil {
 			return err
 		}
-		repo, err := FindRepository(ctx, tx, host)
-		if CodeOf(err) == ENotFound {
-			return Conflict("This host has no repository yet. Set one up first.")
-		}
+		repo, err := neededRepository(ctx, tx, host)
 		if err != nil {
 			return err
 		}

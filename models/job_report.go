@@ -194,10 +194,9 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 	if err := learnRepository(ctx, tx, j, m.RepositoryID); err != nil {
 		return nil, false, err
 	}
-	switch j.Kind {
-	case KindBackup:
+	if j.Kind == KindBackup {
 		err = keepOutcome(ctx, tx, host, j, end.good)
-	case KindForget, KindPrune, KindCheck:
+	} else {
 		err = keepMaintenance(ctx, tx, j)
 	}
 	if err != nil {
@@ -504,12 +503,8 @@ func FailUnsendable(ctx context.Context, db *DB, id JobID, code, why string) err
 		if err != nil {
 			return fmt.Errorf("fail job: %w", err)
 		}
-		switch j.Kind {
-		case KindBackup:
-		case KindForget, KindPrune, KindCheck:
+		if j.Kind != KindBackup {
 			return keepMaintenance(ctx, tx, j)
-		default:
-			return nil
 		}
 		host, err := FindAnyHost(ctx, tx, j.HostID)
 		if err != nil {

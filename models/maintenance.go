@@ -91,8 +91,8 @@ func knowMaintenanceStates(ctx context.Context, db IDB, host HostID) error {
 	return nil
 }
 
-// cadence is one kind's.
-func (m *Maintenance) cadence(kind JobKind) (cron string, enabled bool) {
+// Cadence is when a kind of maintenance runs, and whether it does.
+func (m *Maintenance) Cadence(kind JobKind) (cron string, enabled bool) {
 	switch kind {
 	case KindForget:
 		return m.ForgetCron, m.ForgetEnabled
@@ -121,8 +121,8 @@ func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance, saved ...JobKi
 			return err
 		}
 		for _, kind := range MaintenanceKinds {
-			wasCron, wasEnabled := before.cadence(kind)
-			cron, enabled := m.cadence(kind)
+			wasCron, wasEnabled := before.Cadence(kind)
+			cron, enabled := m.Cadence(kind)
 			due := cron != wasCron || enabled != wasEnabled
 			other := due || kind == KindCheck && m.CheckReadDataSubset != before.CheckReadDataSubset
 			if !other && !slices.Contains(saved, kind) {
@@ -163,10 +163,8 @@ func validSubset(s string) bool {
 	if s == "" {
 		return true
 	}
-	if m := subsetFraction.FindStringSubmatch(s); m != nil {
-		n, _ := strconv.Atoi(m[1])
-		t, _ := strconv.Atoi(m[2])
-		return n >= 1 && n <= t
+	if _, _, ok := subsetParts(s); ok {
+		return true
 	}
 	if m := subsetPercent.FindStringSubmatch(s); m != nil {
 		f, _ := strconv.ParseFloat(m[1], 64)

@@ -42,10 +42,7 @@ func OwnRepository(ctx context.Context, db *DB, host HostID) error {
 		if _, err := lockHost(ctx, tx, host); err != nil {
 			return err
 		}
-		repo, err := FindRepository(ctx, tx, host)
-		if CodeOf(err) == ENotFound {
-			return Conflict("This host has no repository yet. Set one up first.")
-		}
+		repo, err := neededRepository(ctx, tx, host)
 		if err != nil {
 			return err
 		}

@@ -5,16 +5,9 @@ import (
 	"fmt"
 )
 
-// maintenanceProtocol is the protocol version from which on agents know forget,
-// prune and check.
-const maintenanceProtocol = 3
-
 // Maintains reports whether the host's agent knows forget, prune and check. One
 // that has never come is not judged.
-func (h *Host) Maintains() bool { return h.LastSeenAt == nil || h.AgentProtocol >= maintenanceProtocol }
-
-// Cadence is when a kind of maintenance runs, and whether it does.
-func (m *Maintenance) Cadence(kind JobKind) (cron string, enabled bool) { return m.cadence(kind) }
+func (h *Host) Maintains() bool { return h.LastSeenAt == nil || h.AgentProtocol >= lookUpProtocol }
 
 // SetCadence changes one kind's; the other two stay.
 func (m *Maintenance) SetCadence(kind JobKind, cron string, enabled bool) {

@@ -164,6 +164,9 @@ func RunDueMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, n
 			return err
 		}
 		d := due[0]
+		if d.Skip == "" && !d.Linked {
+			return nil // when it is there again, once
+		}
 		repo, err := FindRepository(ctx, tx, host)
 		if err != nil {
 			return err
@@ -173,15 +176,12 @@ func RunDueMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, n
 		if j.Spec, err = maintenanceSpec(ctx, tx, kind, repo); err != nil {
 			return err
 		}
-		switch {
-		case d.Skip != "":
+		if d.Skip != "" {
 			why, err := whySkipped(ctx, tx, repo, kind, d.Skip)
 			if err != nil {
 				return err
 			}
 			j.skip(d.Skip, why)
-		case !d.Linked:
-			return nil // when it is there again, once
 		}
 		res, err := tx.NewInsert().Model(j).ExcludeColumn("stats", "unreadable").On("conflict do nothing").Returning("").Exec(ctx)
 		if err != nil {
@@ -275,17 +275,15 @@ func nextSubset(ctx context.Context, tx IDB, repo *HostRepository) (string, erro
 	return subset, nil
 }
 
+// subsetParts reads n/t; anything else is not one.
 func subsetParts(subset string) (n, t int, ok bool) {
 	m := subsetFraction.FindStringSubmatch(subset)
 	if m == nil {
 		return 0, 0, false
 	}
-	n, err := strconv.Atoi(m[1])
-	if err != nil {
-		return 0, 0, false
-	}
-	t, err = strconv.Atoi(m[2])
-	return n, t, err == nil && n >= 1 && n <= t
+	n, _ = strconv.Atoi(m[1]) // four digits at most
+	t, _ = strconv.Atoi(m[2])
+	return n, t, n >= 1 && n <= t
 }
 
 // RunMaintenance makes a run of forget, prune or check for a person, now. One

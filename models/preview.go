@@ -257,10 +257,7 @@ func RemoveSnapshots(ctx context.Context, db *DB, host HostID, group GroupID, ac
 		if err != nil {
 			return err
 		}
-		repo, err := FindRepository(ctx, tx, host)
-		if CodeOf(err) == ENotFound {
-			return Conflict("This host has no repository yet. Set one up first.")
-		}
+		repo, err := neededRepository(ctx, tx, host)
 		if err != nil {
 			return err
 		}

@@ -38,8 +38,6 @@ type HostRepository struct {
 	RepositoryID int32 `bun:",scanonly"`
 	// ResticID is the repository's own id, "" until a job has learnt it.
 	ResticID string `bun:",scanonly"`
-	// OwnerHostID is the host that prunes and checks it for all that share it.
-	OwnerHostID *HostID `bun:",scanonly"`
 }
 
 // EnvNames are the names of the backend environment, sorted.
@@ -351,7 +349,7 @@ func knowURL(ctx context.Context, tx IDB, key string) error {
 // FindRepository reads a host's binding; ENotFound when there is none.
 func FindRepository(ctx context.Context, db IDB, host HostID) (*HostRepository, error) {
 	r := &HostRepository{}
-	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id, r.owner_host_id").
+	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id").
 		Join("join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id").Where("hr.host_id = ?", host).Scan(ctx)
 	if isNoRows(err) {
 		return nil, &Error{Code: ENotFound, Message: "This host has no repository yet. Set one up: URL, password and what its backend needs."}
@@ -360,6 +358,16 @@ func FindRepository(ctx context.Context, db IDB, host HostID) (*HostRepository, 
 		return nil, fmt.Errorf("find repository: %w", err)
 	}
 	return r, nil
+}
+
+// neededRepository is FindRepository for what can't be without one: EConflict
+// then.
+func neededRepository(ctx context.Context, tx IDB, host HostID) (*HostRepository, error) {
+	repo, err := FindRepository(ctx, tx, host)
+	if CodeOf(err) == ENotFound {
+		return nil, Conflict("This host has no repository yet. Set one up first.")
+	}
+	return repo, err
 }
 
 // UnbindRepository forgets a host's credentials; the repository itself and its
@@ -381,6 +389,7 @@ func (r *HostRepository) Secrets(seal *Sealer) (protocol.Secrets, error) {
 	return seal.openSecrets(hostPlace(r.HostID), r.PasswordSealed, r.EnvSealed)
 }
 
+// resticID is a repository's id or a snapshot's, whole.
 var resticID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // learnRepository keeps a repository's own id. Where that id is known already,

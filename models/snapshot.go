@@ -76,7 +76,7 @@ func (f SnapshotFilter) list(ctx context.Context, q *bun.SelectQuery, page Page)
 		// Microseconds are all that the database keeps of a time.
 		micro, id, ok := strings.Cut(page.Cursor, "-")
 		var at int64
-		if _, err := fmt.Sscanf(micro, "%d", &at); err != nil || !ok || !fullSnapshotID.MatchString(id) {
+		if _, err := fmt.Sscanf(micro, "%d", &at); err != nil || !ok || !resticID.MatchString(id) {
 			return nil, "", Invalid("cursor", "is not one of ours: use next_cursor of the page before, or none for the first page")
 		}
 		q.Where("(s.at, s.id) < (?, ?)", within(time.UnixMicro(at)), id)
@@ -212,16 +212,13 @@ func DeleteSnapshot(ctx context.Context, db *DB, host HostID, id string, actor A
 }
 
 // lookUpProtocol is the protocol version from which on agents can be asked for
-// their snapshots, and told to forget them.
+// their snapshots, and know forget, prune and check.
 const lookUpProtocol = 3
 
 // repositoryToAsk is the repository that the host's agent can be asked about,
 // or EConflict with what is missing.
 func repositoryToAsk(ctx context.Context, tx IDB, h *Host) (*HostRepository, error) {
-	repo, err := FindRepository(ctx, tx, h.ID)
-	if CodeOf(err) == ENotFound {
-		return nil, Conflict("This host has no repository yet. Set one up first.")
-	}
+	repo, err := neededRepository(ctx, tx, h.ID)
 	if err != nil {
 		return nil, err
 	}

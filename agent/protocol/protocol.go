@@ -288,6 +288,10 @@ type Answer struct {
 	Items []json.RawMessage `json:"items"`
 }
 
+// JobTagPrefix begins the tag that every snapshot carries, followed by the job
+// id: after any doubt the repository itself is asked by it.
+const JobTagPrefix = "job:"
+
 // Snapshot is one of restic's. Bytes that aren't UTF-8 are U+FFFD, as in
 // restic's own JSON.
 type Snapshot struct {

@@ -22,10 +22,6 @@ import (
 // server is the gate; this only covers what runs past it.
 const retryLock = "--retry-lock=10m"
 
-// JobTagPrefix begins the tag that every snapshot carries, followed by the job
-// id: after any doubt the repository itself is asked by it.
-const JobTagPrefix = "job:"
-
 // Every argument that carries a value from outside is one word, --name=value:
 // no value can become an option of its own.
 
@@ -34,7 +30,7 @@ func backupArgs(run protocol.Run, includesFile, parent string) []string {
 	if run.Tag != "" {
 		args = append(args, "--tag="+run.Tag)
 	}
-	args = append(args, "--tag="+JobTagPrefix+run.JobID)
+	args = append(args, "--tag="+protocol.JobTagPrefix+run.JobID)
 	for _, pattern := range run.Excludes {
 		if pattern != "" {
 			args = append(args, "--exclude="+pattern)
@@ -122,7 +118,7 @@ func diffArgs(run protocol.Run) []string {
 }
 
 func settleArgs(run protocol.Run) []string {
-	return []string{"snapshots", "--json", "--no-lock", "--host=" + run.ResticHost, "--tag=" + JobTagPrefix + run.JobID}
+	return listArgs(run, protocol.JobTagPrefix+run.JobID)
 }
 
 // Includes renders paths for --files-from-raw: a NUL after every name, the
@@ -241,8 +237,8 @@ func validateTag(tag string) error {
 	switch {
 	case strings.ContainsAny(tag, ",\x00"):
 		return fmt.Errorf("the tag %q contains a comma or NUL, which restic can't keep in one tag", tag)
-	case strings.HasPrefix(strings.TrimSpace(tag), JobTagPrefix):
-		return fmt.Errorf("the tag %q begins with %q, which is kept for job ids", tag, JobTagPrefix)
+	case strings.HasPrefix(strings.TrimSpace(tag), protocol.JobTagPrefix):
+		return fmt.Errorf("the tag %q begins with %q, which is kept for job ids", tag, protocol.JobTagPrefix)
 	}
 	return nil
 }

@@ -164,7 +164,7 @@ func (r StepResult) snapshotOf(jobID string) *snapshot {
 		return nil
 	}
 	for _, s := range snapshots {
-		if contains(s.Tags, JobTagPrefix+jobID) {
+		if contains(s.Tags, protocol.JobTagPrefix+jobID) {
 			return &s
 		}
 	}
