@@ -290,9 +290,14 @@ func (o *outbox) seal(slot **message, jobID, kind string, now time.Time, payload
 		*slot = &message{jobID: jobID, kind: kind}
 	}
 	m := *slot
+	return o.leaves(m, now, payload)
+}
+
+// leaves marks a message as under way.
+func (o *outbox) leaves(m *message, now time.Time, payload any) *protocol.Envelope {
 	m.sentAt = now
 	o.inFlight[m.id()] = m
-	e := protocol.Seal(m.id(), kind, payload)
+	e := protocol.Seal(m.id(), m.kind, payload)
 	return &e
 }
 
@@ -319,10 +324,7 @@ func (o *outbox) batch(m *message, now time.Time) *protocol.Envelope {
 	if last := lines[len(lines)-1].Seq; m.sentAt.IsZero() {
 		m.last = last
 	}
-	m.sentAt = now
-	o.inFlight[m.id()] = m
-	e := protocol.Seal(m.id(), protocol.TypeLog, protocol.Log{JobID: m.jobID, Lines: lines})
-	return &e
+	return o.leaves(m, now, protocol.Log{JobID: m.jobID, Lines: lines})
 }
 
 // piece reads a piece of a look-up's answer; nil where it can't be read.
@@ -332,10 +334,7 @@ func (o *outbox) piece(m *message, now time.Time) *protocol.Envelope {
 		o.log.Error("a piece of an answer can't be read and is left out", "job.id", m.jobID, "seq", m.first, "err", err)
 		return nil
 	}
-	m.sentAt = now
-	o.inFlight[m.id()] = m
-	e := protocol.Seal(m.id(), protocol.TypeAnswer, protocol.Answer{JobID: m.jobID, Seq: m.first, Items: items})
-	return &e
+	return o.leaves(m, now, protocol.Answer{JobID: m.jobID, Seq: m.first, Items: items})
 }
 
 // fitting leaves out of a result what would make it larger than a frame: the

@@ -183,11 +183,11 @@ func previewRunsOf(cron string, host *models.Host, now time.Time) []views.CronRu
 // presentRound says how far the check is round, once a part was read in as many
 // parts as are asked for now, and when all will have been read.
 func (s maintenanceScene) presentRound(v *views.Maintenance) {
-	_, parts, rotates := strings.Cut(s.plan.CheckReadDataSubset, "/")
-	if !rotates || v.Owner != nil && !v.Owner.Mine {
+	parts := s.plan.CheckParts()
+	if parts == 0 || v.Owner != nil && !v.Owner.Mine {
 		return
 	}
-	round := &views.CheckRound{Parts: wholeNumber(parts), WholeAt: timeOf(s.round.WholeAt)}
+	round := &views.CheckRound{Parts: parts, WholeAt: timeOf(s.round.WholeAt)}
 	if s.round.Parts == round.Parts {
 		round.Read = s.round.Read
 	}
@@ -199,11 +199,6 @@ func (s maintenanceScene) presentRound(v *views.Maintenance) {
 		}
 	}
 	v.Round = round
-}
-
-func wholeNumber(s string) int {
-	n, _ := ui.ParseCount(s)
-	return int(n)
 }
 
 // maintenanceKind is the kind that the path names.

@@ -9,6 +9,13 @@ import (
 // that has never come is not judged.
 func (h *Host) Maintains() bool { return h.LastSeenAt == nil || h.AgentProtocol >= lookUpProtocol }
 
+// CheckParts is in how many parts the check reads the data, one after the other;
+// 0 where it doesn't go round.
+func (m *Maintenance) CheckParts() int {
+	_, parts, _ := subsetParts(m.CheckReadDataSubset)
+	return parts
+}
+
 // SetCadence changes one kind's; the other two stay.
 func (m *Maintenance) SetCadence(kind JobKind, cron string, enabled bool) {
 	switch kind {

@@ -47,7 +47,7 @@ func AskPreview(ctx context.Context, db *DB, host HostID, group GroupID, policy 
 	if err := p.err(); err != nil {
 		return nil, nil, err
 	}
-	if emptyPolicy(policy) {
+	if policy.Empty() {
 		plan, err := keepEverything(ctx, db, g)
 		return nil, plan, err
 	}
@@ -78,21 +78,12 @@ func AskPreview(ctx context.Context, db *DB, host HostID, group GroupID, policy 
 	return j, nil, err
 }
 
-// emptyPolicy reports whether a policy says nothing, which keeps everything.
-func emptyPolicy(r Retention) bool {
-	return !keepsByNumber(r) && r.KeepWithin == "" && len(r.KeepTags) == 0
-}
-
-func keepsByNumber(r Retention) bool {
-	return r.KeepLast > 0 || r.KeepHourly > 0 || r.KeepDaily > 0 || r.KeepWeekly > 0 || r.KeepMonthly > 0 || r.KeepYearly > 0
-}
-
 var noSpan = regexp.MustCompile(`^(0+[ymdh])+$`)
 
 // checkKeepsSomething: any number keeps the newest, and so does any span, which
 // restic counts from the newest snapshot; tags are for checkTagsKeep.
 func checkKeepsSomething(p *problems, r Retention) {
-	if noSpan.MatchString(r.KeepWithin) && !keepsByNumber(r) && len(r.KeepTags) == 0 {
+	if noSpan.MatchString(r.KeepWithin) && !r.Counts() && len(r.KeepTags) == 0 {
 		p.add("retention.keep_within", "keeps nothing: give a longer span, or leave all fields empty to keep every snapshot. All snapshots of a group are removed in the host's danger zone only")
 	}
 }
@@ -101,7 +92,7 @@ func checkKeepsSomething(p *problems, r Retention) {
 // snapshots carries: it would remove them all. What else could, can't be told
 // without restic, and the agent refuses it when it has restic's plan.
 func checkTagsKeep(ctx context.Context, db IDB, g *Group, r Retention) error {
-	if len(r.KeepTags) == 0 || keepsByNumber(r) || r.KeepWithin != "" && !noSpan.MatchString(r.KeepWithin) {
+	if len(r.KeepTags) == 0 || r.Counts() || r.KeepWithin != "" && !noSpan.MatchString(r.KeepWithin) {
 		return nil
 	}
 	var total, kept int

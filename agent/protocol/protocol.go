@@ -204,6 +204,16 @@ type Retention struct {
 	KeepTags    []string `json:"keep_tags,omitempty"`
 }
 
+// Empty says that no rule keeps anything for its sake, which keeps everything.
+func (r Retention) Empty() bool {
+	return !r.Counts() && r.KeepWithin == "" && len(r.KeepTags) == 0
+}
+
+// Counts says that a rule keeps a number of snapshots, and with that the newest.
+func (r Retention) Counts() bool {
+	return r.KeepLast > 0 || r.KeepHourly > 0 || r.KeepDaily > 0 || r.KeepWeekly > 0 || r.KeepMonthly > 0 || r.KeepYearly > 0
+}
+
 // Repository is where a command works. Sealed is base64 of the HPKE
 // encapsulation followed by the ciphertext of a Secrets document, made for the
 // agent's key with SealInfo and the job id as associated data; it is empty for

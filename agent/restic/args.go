@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -216,8 +215,7 @@ func validatePolicy(p protocol.ForgetGroup) error {
 	if keep.KeepWithin != "" && !within.MatchString(keep.KeepWithin) {
 		return fmt.Errorf("%q is no duration", keep.KeepWithin)
 	}
-	keep.KeepTags = nil
-	if reflect.DeepEqual(keep, protocol.Retention{}) && len(p.Retention.KeepTags) == 0 {
+	if keep.Empty() {
 		return fmt.Errorf("the policy of %s is empty", policyName(p))
 	}
 	return nil

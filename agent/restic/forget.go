@@ -66,6 +66,19 @@ func (s *script) ask(step Step) (*StepResult, *Step) {
 	}
 }
 
+// look is ask for a step of the job itself: a cancel that comes before it ends the
+// job, which has changed nothing yet.
+func (s *script) look(step Step) (*StepResult, *Step, *protocol.Finished) {
+	return s.unlessCancelled(s.ask(step))
+}
+
+func (s *script) unlessCancelled(r *StepResult, todo *Step) (*StepResult, *Step, *protocol.Finished) {
+	if todo != nil && s.job.CancelAsked {
+		return nil, nil, Cancelled(s.job.Run.JobID)
+	}
+	return r, todo, nil
+}
+
 // sameRepository is done before anything is removed with the second credentials:
 // they must open the repository that the host backs up to.
 func sameRepository(s *script) (*Step, *protocol.Finished) {
@@ -73,12 +86,10 @@ func sameRepository(s *script) (*Step, *protocol.Finished) {
 	if !repo.Maintenance || repo.ID == "" {
 		return nil, nil
 	}
-	r, step := s.ask(Step{Purpose: PurposeMain, Args: catConfigArgs(), Document: true})
+	r, step, cancelled := s.look(Step{Purpose: PurposeMain, Args: catConfigArgs(), Document: true})
 	switch {
-	case step != nil && s.job.CancelAsked:
-		return nil, Cancelled(s.job.Run.JobID)
-	case step != nil:
-		return step, nil
+	case step != nil || cancelled != nil:
+		return step, cancelled
 	case r.ExitCode != 0:
 		return nil, end(s.job, *r, nil)
 	case r.Output.configID() != repo.ID:
@@ -125,13 +136,10 @@ func (f *forgetting) plan(s *script) (*Step, *protocol.Finished) {
 		return f.planByID(s)
 	}
 	for _, policy := range run.Forget {
-		r, step := s.ask(Step{Purpose: PurposeMain, Args: planArgs(run, policy), Document: true,
+		r, step, cancelled := s.look(Step{Purpose: PurposeMain, Args: planArgs(run, policy), Document: true,
 			Note: fmt.Sprintf("Asking restic what the policy of %s lets go.", policyName(policy))})
-		switch {
-		case step != nil && f.job.CancelAsked:
-			return nil, Cancelled(run.JobID)
-		case step != nil:
-			return step, nil
+		if step != nil || cancelled != nil {
+			return step, cancelled
 		}
 		g := &forgetGroup{ID: policy.GroupID, Name: policy.Name, label: policyName(policy)}
 		f.groups = append(f.groups, g)
@@ -223,12 +231,10 @@ func carries(s protocol.Snapshot, tags []string) bool {
 // planByID is for snapshots that a person named.
 func (f *forgetting) planByID(s *script) (*Step, *protocol.Finished) {
 	run := f.job.Run
-	r, step := s.ask(Step{Purpose: PurposeMain, Args: listArgs(run), Document: true, Note: "Looking whether the snapshots are there."})
+	r, step, cancelled := s.look(Step{Purpose: PurposeMain, Args: listArgs(run), Document: true, Note: "Looking whether the snapshots are there."})
 	switch {
-	case step != nil && f.job.CancelAsked:
-		return nil, Cancelled(run.JobID)
-	case step != nil:
-		return step, nil
+	case step != nil || cancelled != nil:
+		return step, cancelled
 	case r.ExitCode != 0:
 		return nil, end(f.job, *r, nil)
 	}
@@ -238,26 +244,22 @@ func (f *forgetting) planByID(s *script) (*Step, *protocol.Finished) {
 	}
 	g := &forgetGroup{}
 	f.groups = append(f.groups, g)
-	known := map[string]bool{}
-	for _, s := range there {
-		known[s.ID] = true
-	}
+	named := map[string]bool{}
 	for _, id := range run.SnapshotIDs {
-		switch {
-		case f.held[id]:
+		named[id] = true
+		if f.held[id] {
 			g.Held++
-		case known[id]:
-			g.remove = append(g.remove, id)
 		}
 	}
-	slices.Sort(g.remove)
-	g.remove = slices.Compact(g.remove)
-	g.Kept = len(there) - len(g.remove)
 	for _, s := range there {
-		if !slices.Contains(g.remove, s.ID) {
+		if named[s.ID] && !f.held[s.ID] {
+			g.remove = append(g.remove, s.ID)
+		} else {
 			g.keep = append(g.keep, s.ID)
 		}
 	}
+	slices.Sort(g.remove)
+	g.Kept = len(g.keep)
 	switch {
 	case len(g.remove) > 0:
 	case g.Held > 0:

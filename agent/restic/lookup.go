@@ -31,12 +31,10 @@ func nextDiff(job Job, results []StepResult) (*Step, *protocol.Finished) {
 
 func look(job Job, results []StepResult, args []string) (*Step, *protocol.Finished) {
 	s := script{job: job, results: results}
-	r, step := s.ask(Step{Purpose: PurposeMain, Args: args, Document: true})
+	r, step, cancelled := s.look(Step{Purpose: PurposeMain, Args: args, Document: true})
 	switch {
-	case step != nil && job.CancelAsked:
-		return nil, Cancelled(job.Run.JobID)
-	case step != nil:
-		return step, nil
+	case step != nil || cancelled != nil:
+		return step, cancelled
 	case r.ExitCode != 0:
 		return nil, end(job, *r, nil)
 	}

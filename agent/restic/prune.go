@@ -26,12 +26,9 @@ func nextCheck(job Job, results []StepResult) (*Step, *protocol.Finished) {
 
 // alone runs the one restic that the job is.
 func alone(s *script, args []string) (*Step, *protocol.Finished) {
-	r, step := s.take(Step{Purpose: PurposeMain, Args: args})
-	switch {
-	case step != nil && s.job.CancelAsked:
-		return nil, Cancelled(s.job.Run.JobID)
-	case step != nil:
-		return step, nil
+	r, step, cancelled := s.unlessCancelled(s.take(Step{Purpose: PurposeMain, Args: args}))
+	if step != nil || cancelled != nil {
+		return step, cancelled
 	}
 	if r.died() {
 		if _, step := s.take(*clearStep(diedNote)); step != nil {
