@@ -219,12 +219,7 @@ var template = sync.OnceValues(func() (stage.Repository, error) {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
-	cmd := exec.CommandContext(ctx, path, "init", "--no-cache", "--repo", filepath.Join(dir, "repo"))
-	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+testPassword)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return none, fmt.Errorf("restic init: %w\n%s", err, out)
-	}
-	return stage.Cheapen(filepath.Join(dir, "repo"), testPassword)
+	return stage.NewRepository(ctx, path, filepath.Join(dir, "repo"), testPassword)
 })
 
 // repository puts an empty repository in its place without a job.
@@ -234,7 +229,7 @@ func (b *bundle) repository() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := empty.Copy(b.repo); err != nil {
+	if err := empty.Copy(b.repo, testPassword); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -221,9 +221,11 @@ func (h *host) remove() {
 }
 
 // bind stores a repository for the host, and waits until its init has ended
-// well.
+// well. The repository is there before: one that restic itself makes has a key
+// that costs half a second at every start.
 func (h *host) bind(r *repo) {
 	h.t.Helper()
+	r.initialize()
 	h.store(r)
 	h.ready()
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -9,15 +10,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"resticfleet/e2e/stage"
 )
 
 // repo is a repository, and restic beside the product to look into it.
 type repo struct {
 	t        testing.TB
 	url      string
+	dir      string // where it lies on this machine
 	password string
 	env      map[string]string
 }
@@ -30,7 +35,8 @@ func localRepo(t testing.TB) *repo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &repo{t: t, url: filepath.Join(dir, "repo"), password: rand.Text(), env: map[string]string{}}
+	path := filepath.Join(dir, "repo")
+	return &repo{t: t, url: path, dir: path, password: rand.Text(), env: map[string]string{}}
 }
 
 // restic looks into the repository with the pinned restic. It takes no lock, so
@@ -44,10 +50,22 @@ func (r *repo) restic(args ...string) []byte {
 	return out
 }
 
-// initialize makes the repository without the product.
+// emptyRepository is what initialize copies.
+var emptyRepository = sync.OnceValues(func() (stage.Repository, error) {
+	return stage.NewRepository(context.Background(), suite.restic, filepath.Join(suite.dir, "empty"), rand.Text())
+})
+
+// initialize makes the repository without the product, unless it is there.
 func (r *repo) initialize() {
 	r.t.Helper()
-	if _, err := r.try("init"); err != nil {
+	if _, err := os.Stat(filepath.Join(r.dir, "config")); err == nil {
+		return
+	}
+	empty, err := emptyRepository()
+	if err == nil {
+		err = empty.Copy(r.dir, r.password)
+	}
+	if err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -202,5 +220,6 @@ func (s *restServer) repo(t testing.TB) *repo {
 
 // repoAt is one that is reached by another address, a proxy's for instance.
 func (s *restServer) repoAt(t testing.TB, address string) *repo {
-	return &repo{t: t, url: "rest:http://" + address + "/" + unique("repo") + "/", password: rand.Text(), env: map[string]string{}}
+	name := unique("repo")
+	return &repo{t: t, url: "rest:http://" + address + "/" + name + "/", dir: filepath.Join(s.dir, "data", name), password: rand.Text(), env: map[string]string{}}
 }

@@ -88,7 +88,7 @@ func newGate(t testing.TB, dir string) *gate {
 // repository is a new, empty one; its name is its folder below dir.
 func (g *gate) repository(t testing.TB, name string) {
 	t.Helper()
-	if err := suite.empty.Copy(filepath.Join(g.dir, name)); err != nil {
+	if err := suite.empty.Copy(filepath.Join(g.dir, name), password); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -82,11 +82,7 @@ func makePrograms(ctx context.Context) error {
 			return fmt.Errorf("%w: run `make tools`", err)
 		}
 	}
-	empty := filepath.Join(suite.dir, "empty")
-	if _, err := restic(ctx, empty, "init"); err != nil {
-		return err
-	}
-	suite.empty, err = stage.Cheapen(empty, password)
+	suite.empty, err = stage.NewRepository(ctx, suite.restic, filepath.Join(suite.dir, "empty"), password)
 	return err
 }
 

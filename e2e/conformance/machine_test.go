@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"resticfleet/agent"
 	"resticfleet/agent/protocol"
 	"resticfleet/agent/transport"
+	"resticfleet/e2e/stage"
 	"resticfleet/e2e/weather"
 	"resticfleet/models"
 )
@@ -61,9 +61,8 @@ type machine struct {
 	stop func()
 }
 
-// template is an empty repository, made once: deriving a key is what takes
-// restic long. Its 256 folders of data are left out, restic makes those that it
-// needs.
+// template is an empty repository, made once. Its 256 folders of data are left
+// out, restic makes those that it needs.
 var template = sync.OnceValues(func() (fs.FS, error) {
 	dir, err := os.MkdirTemp("", "resticfleet-test-")
 	if err != nil {
@@ -76,10 +75,8 @@ var template = sync.OnceValues(func() (fs.FS, error) {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
-	cmd := exec.CommandContext(ctx, restic, "init", "--no-cache", "--repo", dir)
-	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("restic init: %w\n%s; is there a bin/restic? run `make tools`", err, out)
+	if _, err := stage.NewRepository(ctx, restic, dir, password); err != nil {
+		return nil, fmt.Errorf("%w; is there a bin/restic? run `make tools`", err)
 	}
 	repo := fstest.MapFS{}
 	return repo, fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {

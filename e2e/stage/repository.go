@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -8,7 +9,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 
@@ -31,14 +34,26 @@ type resticKey struct {
 }
 
 // Repository is an empty one whose key takes no half second of a processor to
-// try: the password guards nothing here, and restic is started hundreds of times.
+// try: its password guards nothing, and restic is started hundreds of times.
 type Repository struct {
 	dir    string
+	key    resticKey
+	text   []byte // the key's, in the clear
 	master boxKey
 }
 
-// Cheapen puts a cheap key in place of a new repository's only one.
-func Cheapen(dir, password string) (Repository, error) {
+// NewRepository lets this restic make one in a folder that isn't there yet.
+func NewRepository(ctx context.Context, restic, dir, password string) (Repository, error) {
+	cmd := exec.CommandContext(ctx, restic, "init", "--no-cache", "--repo", dir)
+	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return Repository{}, fmt.Errorf("restic init: %w: %s", err, out)
+	}
+	return cheapen(dir, password)
+}
+
+// cheapen puts a cheap key in place of a new repository's only one.
+func cheapen(dir, password string) (Repository, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "keys", "*"))
 	if err != nil || len(files) != 1 {
 		return Repository{}, errors.Join(err, errors.New("a new repository has one key"))
@@ -57,30 +72,44 @@ func Cheapen(dir, password string) (Repository, error) {
 	}
 	text := user.open(key.Data)
 	key.N, key.R, key.P = 2, 1, 1
-	if user, err = key.user(password); err != nil {
-		return Repository{}, err
-	}
-	key.Data = user.seal(text)
-	if raw, err = json.Marshal(key); err != nil {
-		return Repository{}, err
-	}
-	name := sha256.Sum256(raw)
-	if err := os.WriteFile(filepath.Join(dir, "keys", hex.EncodeToString(name[:])), raw, 0o400); err != nil {
-		return Repository{}, err
-	}
 	var master masterKey
 	if err := json.Unmarshal(text, &master); err != nil {
 		return Repository{}, err
 	}
-	return Repository{dir, master.box()}, os.Remove(files[0])
+	r := Repository{dir, key, text, master.box()}
+	return r, r.lock(dir, password)
+}
+
+// lock puts a key with this password in place of those that are there.
+func (t Repository) lock(dir, password string) error {
+	key := t.key
+	user, err := key.user(password)
+	if err != nil {
+		return err
+	}
+	key.Data = user.seal(t.text)
+	raw, err := json.Marshal(key)
+	if err != nil {
+		return err
+	}
+	keys := filepath.Join(dir, "keys")
+	if err := errors.Join(os.RemoveAll(keys), os.Mkdir(keys, 0o700)); err != nil {
+		return err
+	}
+	name := sha256.Sum256(raw)
+	return os.WriteFile(filepath.Join(keys, hex.EncodeToString(name[:])), raw, 0o400)
 }
 
 // Dir is where it lies.
 func (t Repository) Dir() string { return t.dir }
 
-// Copy makes a repository of its own: one with an id that no other has.
-func (t Repository) Copy(to string) error {
+// Copy makes a repository of its own: one with this password, and an id that no
+// other has.
+func (t Repository) Copy(to, password string) error {
 	if err := os.CopyFS(to, os.DirFS(t.dir)); err != nil {
+		return err
+	}
+	if err := t.lock(to, password); err != nil {
 		return err
 	}
 	file := filepath.Join(to, "config")

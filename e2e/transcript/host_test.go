@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"resticfleet/agent"
 	"resticfleet/agent/transport"
+	"resticfleet/e2e/stage"
 )
 
 const password = "canary-pass-7Q"
@@ -78,16 +78,14 @@ func resticPath(t *testing.T) string {
 	return path
 }
 
-// emptyRepository makes what newHost copies: restic's init takes long.
+// emptyRepository makes what newHost copies.
 func emptyRepository(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "repo")
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
-	cmd := exec.CommandContext(ctx, resticPath(t), "init", "--no-cache", "--repo", dir)
-	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("restic init: %v\n%s", err, out)
+	if _, err := stage.NewRepository(ctx, resticPath(t), dir, password); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
