@@ -253,6 +253,11 @@ func TestALostDiskIsAskedAboutItsBackup(t *testing.T) {
 			m.release()
 			eventually(t, "the snapshot is there", func() bool { return len(m.snapshots()) == 1 })
 			m.stop()
+			eventually(t, "nothing writes to the disk that is lost", func() bool {
+				steps := must[[]string](t)(filepath.Glob(m.path("state/run/*/*/started")))
+				ends := must[[]string](t)(filepath.Glob(m.path("state/run/*/*/exit.json")))
+				return len(steps) == len(ends)
+			})
 			for _, lost := range []string{"journal", "run"} {
 				if err := os.RemoveAll(m.path("state/" + lost)); err != nil {
 					t.Fatal(err)
