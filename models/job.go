@@ -141,7 +141,9 @@ type Job struct {
 	// that it was sent to; see Settle.
 	OfferAfter *time.Time
 	OfferedAt  *time.Time `bun:",scanonly"`
-	Gate       *string    `bun:",scanonly"`
+	// Overtaken: exclusive work has gone before this waiting backup.
+	Overtaken bool    `bun:",scanonly"`
+	Gate      *string `bun:",scanonly"`
 
 	SnapshotID  string
 	ExitCode    *int

@@ -12,13 +12,14 @@ import (
 // a message. Nil means that nothing may go now. ErrSuperseded means that the
 // link is not the host's newest any more.
 //
-// The order is that of asking. What waits: everything behind the host's init;
-// a backup while the host's other one runs, or exclusive work runs in the
-// repository or was asked for earlier by a host that is there; exclusive work
-// while anything runs in the repository, or (but for an init) a backup was asked
-// for earlier by a host that is there: or else a chain of exclusive jobs would
-// hold it back for ever. The look below is a courtesy; what
-// decides between two servers is the constraint jobs_gate.
+// A host's jobs are looked at in the order of asking. What waits: everything
+// behind the host's init; a backup while the host's other one runs, or exclusive
+// work runs or waits in the repository, of a host that is there; exclusive work
+// while anything runs in the repository. So exclusive work begins within one
+// backup's length, however many wait. A chain of it can't hold backups back for
+// ever: those that one has overtaken go before the next (but for an init). The
+// look below is a courtesy; what decides between two servers is the constraint
+// jobs_gate.
 func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, error) {
 	var claimed *Job
 	err := Tx(ctx, db, func(tx IDB) error {
@@ -107,16 +108,16 @@ func mayLeave(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job
 				and (kind in ('init', 'prune', 'check', 'forget') or (kind = 'backup' and (? or host_id = ?)))
 		) or (not ? and exists (
 			select from jobs w join hosts h on h.id = w.host_id
-			where w.state = 'queued' and w.repository_id = ? and w.id < ? and w.kind in ('init', 'prune', 'check', 'forget')
+			where w.state = 'queued' and w.repository_id = ? and w.kind in ('init', 'prune', 'check', 'forget')
 				and ?
 		)) or (? and exists (
 			select from jobs w join hosts h on h.id = w.host_id
-			where w.state = 'queued' and w.repository_id = ? and w.id < ? and w.kind = 'backup' and ?
+			where w.state = 'queued' and w.repository_id = ? and w.kind = 'backup' and w.overtaken and ?
 				and not exists (select from jobs i where i.host_id = w.host_id and i.kind = 'init' and i.state in ('queued', 'sent', 'running'))
 		))`,
 		gate(repo.RepositoryID, h.No, j.Kind), repo.RepositoryID, j.ID, j.Kind.exclusive(), h.ID,
-		j.Kind.exclusive(), repo.RepositoryID, j.ID, hostLinked,
-		j.Kind.exclusive() && j.Kind != KindInit, repo.RepositoryID, j.ID, hostLinked).Scan(&blocked)
+		j.Kind.exclusive() || j.Overtaken, repo.RepositoryID, hostLinked,
+		j.Kind.exclusive() && j.Kind != KindInit, repo.RepositoryID, hostLinked).Scan(&blocked)
 	if err != nil {
 		return false, fmt.Errorf("claim: %w", err)
 	}
@@ -147,6 +148,9 @@ func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, ge
 		generation, h.JournalID, h.AgentInstance, repo.RepositoryID, repo.URL, taken, j.ID).Scan(ctx, claimed)
 	if isNoRows(err) {
 		return nil, nil
+	}
+	if err == nil && j.Kind.exclusive() {
+		_, err = tx.ExecContext(ctx, "update jobs set overtaken = true where state = 'queued' and repository_id = ? and kind = 'backup' and not overtaken", repo.RepositoryID)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)

@@ -58,7 +58,7 @@ func openBeside(ctx context.Context, db IDB, hosts []HostID) ([]*openJob, error)
 	err := db.NewRaw(`with r as materialized (select r.host_id, u.repository_id from host_repositories r join repository_urls u on u.url = r.url_key where r.host_id in (?0)),
 			o as (select id from jobs where state in ('queued', 'sent', 'running') and host_id in (?0)
 				union select id from jobs where state in ('queued', 'sent', 'running') and repository_id in (select repository_id from r))
-		select j.id, j.host_id, j.kind, j.state, j.source_group_name, j.repository_id, h.name as host_name, coalesce(r.repository_id, 0) as repository,
+		select j.id, j.host_id, j.kind, j.state, j.overtaken, j.source_group_name, j.repository_id, h.name as host_name, coalesce(r.repository_id, 0) as repository,
 			?1 as there
 		from o join jobs j on j.id = o.id join hosts h on h.id = j.host_id left join r on r.host_id = j.host_id
 		order by j.id limit 5000`, bun.List(hosts), hostLinked).Scan(ctx, &open)
@@ -89,9 +89,9 @@ func behind(waits *openJob, open []*openJob) *Job {
 			}
 		case sameRepository && underWay && other.Kind.gated() && (sameHost || other.Kind.exclusive() || j.Kind.exclusive()):
 			return other
-		case sameRepository && !underWay && other.Kind.exclusive() && !j.Kind.exclusive() && older(other, j) && o.There:
+		case sameRepository && !underWay && other.Kind.exclusive() && !j.Kind.exclusive() && !j.Overtaken && o.There:
 			asked = first(asked, other)
-		case sameRepository && !underWay && other.Kind == KindBackup && j.Kind.exclusive() && j.Kind != KindInit && older(other, j) && o.There && !initOpen(other.HostID, open):
+		case sameRepository && !underWay && other.Kind == KindBackup && other.Overtaken && j.Kind.exclusive() && j.Kind != KindInit && o.There && !initOpen(other.HostID, open):
 			asked = first(asked, other)
 		}
 	}
