@@ -25,12 +25,14 @@ func TestExclusiveWorkWaitsForBackupsAndKeepsNewOnesBehindIt(t *testing.T) {
 	running := b.run(b.group(runs, "www"))
 	b.wantCommands(0, runsLink, running.ID)
 	earlier := b.run(b.group(late, "earlier"))
+	b.wantCommands(1, lateLink, earlier.ID)
+	second := b.run(b.group(late, "second"))
+	b.wantCommands(1, lateLink) // behind the host's other one
 	prune := b.exclusive(waits, "prune")
-	b.wantCommands(1, waitsLink)            // behind what runs
-	b.wantCommands(1, lateLink, earlier.ID) // asked for before it
+	b.wantCommands(1, waitsLink) // behind what runs
 	b.finish(1, lateLink, earlier.ID)
 	after := b.run(b.group(late, "after"))
-	b.wantCommands(1, lateLink) // behind what waits
+	b.wantCommands(1, lateLink) // behind what waits, also what was asked for before it
 	other := b.run(b.group(elsewhere, "www"))
 	b.wantCommands(0, elsewhereLink, other.ID) // another repository
 	again := b.run(b.group(waits, "www"))
@@ -47,8 +49,16 @@ func TestExclusiveWorkWaitsForBackupsAndKeepsNewOnesBehindIt(t *testing.T) {
 			t.Errorf("%s is not woken: %v", h.Name, woken)
 		}
 	}
-	b.wantCommands(1, lateLink, after.ID)
+	check := b.exclusive(waits, models.KindCheck)
+	b.wantCommands(1, lateLink, second.ID) // overtaken once, not twice
 	b.wantCommands(1, waitsLink, again.ID) // backups of two hosts go together
+	b.finish(1, waitsLink, again.ID)
+	b.wantCommands(1, waitsLink)
+	b.finish(1, lateLink, second.ID)
+	b.wantCommands(1, waitsLink)
+	b.wantCommands(1, lateLink, after.ID) // it waited for the prune as well
+	b.finish(1, lateLink, after.ID)
+	b.wantCommands(1, waitsLink, check)
 }
 
 func TestExclusiveWorkOfAHostThatIsAwayHoldsNobodyBack(t *testing.T) {

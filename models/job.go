@@ -34,6 +34,10 @@ func (k JobKind) known() bool {
 	return false
 }
 
+// overtakes says that it goes before the backups that wait, each of them once.
+// An init doesn't: those of its host can't do without it.
+func (k JobKind) overtakes() bool { return k.exclusive() && k != KindInit }
+
 // exclusive work never overlaps a backup to the same repository.
 func (k JobKind) exclusive() bool {
 	switch k {
@@ -142,7 +146,7 @@ type Job struct {
 	OfferAfter *time.Time
 	OfferedAt  *time.Time `bun:",scanonly"`
 	// Overtaken: exclusive work has gone before this waiting backup.
-	Overtaken bool    `bun:",scanonly"`
+	Overtaken bool
 	Gate      *string `bun:",scanonly"`
 
 	SnapshotID  string

@@ -15,11 +15,12 @@ import (
 // A host's jobs are looked at in the order of asking. What waits: everything
 // behind the host's init; a backup while the host's other one runs, or exclusive
 // work runs or waits in the repository, of a host that is there; exclusive work
-// while anything runs in the repository. So exclusive work begins within one
-// backup's length, however many wait. A chain of it can't hold backups back for
-// ever: those that one has overtaken go before the next (but for an init). The
-// look below is a courtesy; what decides between two servers is the constraint
-// jobs_gate.
+// while anything runs in the repository, or older exclusive work waits. So
+// exclusive work begins within one backup's length, however many backups wait.
+// A chain of it can't hold those back for ever: backups that one has overtaken
+// go before the next. An init waits for nothing that waits, and its overtaking
+// doesn't count. The look below is a courtesy; what decides between two servers
+// is the constraint jobs_gate.
 func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, error) {
 	var claimed *Job
 	err := Tx(ctx, db, func(tx IDB) error {
@@ -106,18 +107,18 @@ func mayLeave(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job
 		) or exists (
 			select from jobs where state in ('sent', 'running') and gate is null and repository_id = ? and id <> ?
 				and (kind in ('init', 'prune', 'check', 'forget') or (kind = 'backup' and (? or host_id = ?)))
-		) or (not ? and exists (
+		) or (? and exists (
 			select from jobs w join hosts h on h.id = w.host_id
-			where w.state = 'queued' and w.repository_id = ? and w.kind in ('init', 'prune', 'check', 'forget')
-				and ?
+			where w.state = 'queued' and w.repository_id = ? and w.kind in ('init', 'prune', 'check', 'forget') and ?
 		)) or (? and exists (
 			select from jobs w join hosts h on h.id = w.host_id
-			where w.state = 'queued' and w.repository_id = ? and w.kind = 'backup' and w.overtaken and ?
+			where w.state = 'queued' and w.repository_id = ? and ?
+				and ((w.kind = 'backup' and w.overtaken) or (w.kind in ('prune', 'check', 'forget') and w.id < ?))
 				and not exists (select from jobs i where i.host_id = w.host_id and i.kind = 'init' and i.state in ('queued', 'sent', 'running'))
 		))`,
 		gate(repo.RepositoryID, h.No, j.Kind), repo.RepositoryID, j.ID, j.Kind.exclusive(), h.ID,
-		j.Kind.exclusive() || j.Overtaken, repo.RepositoryID, hostLinked,
-		j.Kind.exclusive() && j.Kind != KindInit, repo.RepositoryID, hostLinked).Scan(&blocked)
+		j.Kind == KindBackup && !j.Overtaken, repo.RepositoryID, hostLinked,
+		j.Kind.overtakes(), repo.RepositoryID, hostLinked, j.ID).Scan(&blocked)
 	if err != nil {
 		return false, fmt.Errorf("claim: %w", err)
 	}
@@ -149,7 +150,7 @@ func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, ge
 	if isNoRows(err) {
 		return nil, nil
 	}
-	if err == nil && j.Kind.exclusive() {
+	if err == nil && j.Kind.overtakes() {
 		_, err = tx.ExecContext(ctx, "update jobs set overtaken = true where state = 'queued' and repository_id = ? and kind = 'backup' and not overtaken", repo.RepositoryID)
 	}
 	if err != nil {

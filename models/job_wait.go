@@ -91,7 +91,8 @@ func behind(waits *openJob, open []*openJob) *Job {
 			return other
 		case sameRepository && !underWay && other.Kind.exclusive() && !j.Kind.exclusive() && !j.Overtaken && o.There:
 			asked = first(asked, other)
-		case sameRepository && !underWay && other.Kind == KindBackup && other.Overtaken && j.Kind.exclusive() && j.Kind != KindInit && o.There && !initOpen(other.HostID, open):
+		case sameRepository && !underWay && j.Kind.overtakes() && o.There && !initOpen(other.HostID, open) &&
+			((other.Kind == KindBackup && other.Overtaken) || (other.Kind.overtakes() && older(other, j))):
 			asked = first(asked, other)
 		}
 	}
