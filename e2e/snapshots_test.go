@@ -94,11 +94,21 @@ func TestSnapshotsOfARepositoryFromBefore(t *testing.T) {
 	p.says(p.Locator("#snapshot-"+held), "Held: nothing removes it")
 	p.hidden(p.link("Delete the snapshot " + held[:8]))
 	h.api().call("DELETE", at+"/snapshots/"+held, nil, http.StatusConflict, nil)
+
+	// One comes while the pointer is on the button: it waits until that is gone.
+	writeFiles(t, docs, map[string]string{"c": "ccc"})
+	h.run(group)
+	list = h.listed(5)
+	p.says(p.Locator("#snapshots-newer"), "Show 1 newer snapshot")
+	p.hidden(p.Locator("#snapshot-" + list[0].ID))
+	p.must(p.Mouse().Move(1, 1))
+	p.sees(p.Locator("#snapshot-" + list[0].ID))
+	p.hidden(p.Locator("#snapshots-newer"))
 	p.unreloaded()
 
 	p.must(p.Locator("#b-" + list[0].ID).Check())
 	p.click(p.button("Compare the two"))
-	p.sees(p.heading("1 file new"))
+	p.sees(p.heading("2 files new"))
 	p.says(p.Locator("#compared tbody"), docs+"/b")
 
 	p.click(p.link("All snapshots of " + h.name))
@@ -106,12 +116,12 @@ func TestSnapshotsOfARepositoryFromBefore(t *testing.T) {
 	p.sees(p.heading("Delete the snapshot " + gone[:8] + "?"))
 	p.click(p.button("Delete " + gone[:8]))
 	p.sees(p.heading("Forget"))
-	list = h.listed(3)
-	if list[2].ID != held || !list[2].Held {
+	list = h.listed(4)
+	if list[3].ID != held || !list[3].Held {
 		t.Errorf("after the deletion: %+v", list)
 	}
 	left := r.snapshots()
-	if len(left) != 4 || slices.ContainsFunc(left, func(s snapshot) bool { return s.ID == gone }) {
+	if len(left) != 5 || slices.ContainsFunc(left, func(s snapshot) bool { return s.ID == gone }) {
 		t.Errorf("the repository has %d snapshots", len(left))
 	}
 }

@@ -45,7 +45,7 @@ func (h *Handlers) snapshots(c echo.Context) error {
 	status := http.StatusOK
 	if len(v.Errors) > 0 {
 		status = http.StatusUnprocessableEntity
-	} else if err := h.fillSnapshots(ctx, &v, filter); err != nil {
+	} else if err := h.fillSnapshots(ctx, &v, filter, c.QueryParam("newest")); err != nil {
 		return err
 	}
 	if partial(c) {
@@ -86,7 +86,16 @@ func (h *Handlers) snapshotFilter(ctx context.Context, v *views.Snapshots, host 
 	return f, err
 }
 
-func (h *Handlers) fillSnapshots(ctx context.Context, v *views.Snapshots, f models.SnapshotFilter) error {
+// fillSnapshots reads the rows. Newest, if any, is the first row of a list that
+// someone is in: what came after it is counted and not shown.
+func (h *Handlers) fillSnapshots(ctx context.Context, v *views.Snapshots, f models.SnapshotFilter, newest string) error {
+	if newest != "" && v.Cursor == "" {
+		var err error
+		f.Newest = newest
+		if v.Newer, err = models.CountNewerSnapshots(ctx, h.DB, f); err != nil {
+			return err
+		}
+	}
 	list, next, err := models.ListSnapshotRows(ctx, h.DB, f, models.Page{Cursor: v.Cursor})
 	v.NextCursor = next
 	for _, s := range list {
@@ -97,7 +106,7 @@ func (h *Handlers) fillSnapshots(ctx context.Context, v *views.Snapshots, f mode
 
 func presentSnapshot(s *models.Snapshot) views.SnapshotRow {
 	row := views.SnapshotRow{
-		ID: s.ID, ShortID: s.ShortID(), At: s.At, GroupName: s.GroupName, SizeBytes: -1, Files: -1, MorePaths: max(s.PathCount-1, 0), Held: s.Held,
+		ID: s.ID, ShortID: s.ShortID(), Place: s.Cursor(), At: s.At, GroupName: s.GroupName, SizeBytes: -1, Files: -1, MorePaths: max(s.PathCount-1, 0), Held: s.Held,
 	}
 	if s.SizeBytes != nil {
 		row.SizeBytes = *s.SizeBytes

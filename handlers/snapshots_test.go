@@ -3,6 +3,7 @@ package handlers
 import (
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -96,6 +97,34 @@ func (b *bundle) zoned(zone string, hours int) string {
 
 // A snapshot is held and let go by its row, and deleted by a question that a
 // held one refuses.
+// Someone who is in the list sees the rows change and none come in above.
+func TestALiveListOfSnapshotsKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	f := b.fleet("web")
+	top, older := f.snapshot("b", 2, nil, `["a"]`), f.snapshot("a", 3, nil, `["a"]`)
+	f.snapshot("c", 1, nil, `["other"]`)
+	at := "/hosts/" + f.host.ID.String() + "/snapshots?tag=a"
+	place := regexp.MustCompile(`data-newest="([^"]+)"`).FindStringSubmatch(b.page(at))
+	if place == nil || !strings.HasSuffix(place[1], top) {
+		t.Fatalf("the newest row's place is %v", place)
+	}
+	newer := f.snapshot("d", 0, nil, `["a"]`)
+	_, html, _ := b.get(models.RoleViewer, at+"&newest="+place[1], "HX-Request", "true", "HX-Request-Type", "partial")
+	if !strings.Contains(html, "snapshot-"+top) || !strings.Contains(html, "snapshot-"+older) || strings.Contains(html, newer) || !strings.Contains(html, `data-newest="`+place[1]+`"`) {
+		t.Errorf("the rows are not those from the newest on: %s", html)
+	}
+	if !strings.Contains(html, "Show 1 newer snapshot<") {
+		t.Error("that there is a newer one is not said")
+	}
+	if html := b.page(at); strings.Contains(html, "newer snapshot") || !strings.Contains(html, newer) {
+		t.Error("the page itself holds something back")
+	}
+	if _, html, _ := b.get(models.RoleViewer, at+"&newest=99999999999999999999-x"); !strings.Contains(html, newer) {
+		t.Error("a place that is none hides rows")
+	}
+}
+
 func TestASnapshotIsHeldAndDeleted(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +40,17 @@ type Snapshot struct {
 // ShortID is as much of the id as restic shows.
 func (s *Snapshot) ShortID() string { return s.ID[:8] }
 
+// Cursor is the snapshot's place in a list. Microseconds are all that the
+// database keeps of a time.
+func (s *Snapshot) Cursor() string { return fmt.Sprintf("%d-%s", s.At.UnixMicro(), s.ID) }
+
+// readSnapshotCursor is false for what isn't one.
+func readSnapshotCursor(text string) (at time.Time, id string, ok bool) {
+	micro, id, _ := strings.Cut(text, "-")
+	n, err := strconv.ParseInt(micro, 10, 64)
+	return within(time.UnixMicro(n)), id, err == nil && resticID.MatchString(id)
+}
+
 // SnapshotFilter narrows a list; zero fields don't.
 type SnapshotFilter struct {
 	HostID        HostID
@@ -48,6 +60,8 @@ type SnapshotFilter struct {
 	Tag         string
 	From, Until time.Time
 	HeldOnly    bool
+	// Newest is the Cursor of the first to be listed; what came after it isn't.
+	Newest string
 }
 
 const snapshotColumns = `s.host_id, s.id, s.at, s.hostname, s.username, s.tags, s.source_group_id, s.job_id, s.size_bytes, s.file_count,
@@ -71,16 +85,37 @@ func ListSnapshotRows(ctx context.Context, db IDB, f SnapshotFilter, page Page) 
 
 func (f SnapshotFilter) list(ctx context.Context, q *bun.SelectQuery, page Page) ([]*Snapshot, string, error) {
 	snapshots := []*Snapshot{}
-	q.Where("s.host_id = ?", f.HostID).OrderExpr("s.at desc, s.id desc").Limit(int64(page.limit() + 1))
-	if page.Cursor != "" {
-		// Microseconds are all that the database keeps of a time.
-		micro, id, ok := strings.Cut(page.Cursor, "-")
-		var at int64
-		if _, err := fmt.Sscanf(micro, "%d", &at); err != nil || !ok || !resticID.MatchString(id) {
-			return nil, "", Invalid("cursor", "is not one of ours: use next_cursor of the page before, or none for the first page")
-		}
-		q.Where("(s.at, s.id) < (?, ?)", within(time.UnixMicro(at)), id)
+	q.OrderExpr("s.at desc, s.id desc").Limit(int64(page.limit() + 1))
+	f.apply(q)
+	if at, id, ok := readSnapshotCursor(page.Cursor); ok {
+		q.Where("(s.at, s.id) < (?, ?)", at, id)
+	} else if page.Cursor != "" {
+		return nil, "", Invalid("cursor", "is not one of ours: use next_cursor of the page before, or none for the first page")
 	}
+	if at, id, ok := readSnapshotCursor(f.Newest); ok {
+		q.Where("(s.at, s.id) <= (?, ?)", at, id)
+	}
+	if err := q.Scan(ctx, &snapshots); err != nil {
+		return nil, "", fmt.Errorf("list snapshots: %w", err)
+	}
+	snapshots, next := cut(snapshots, page, (*Snapshot).Cursor)
+	return snapshots, next, nil
+}
+
+// CountNewerSnapshots is how many that fit the filter came after its Newest, up
+// to MaxCounted; 0 without one.
+func CountNewerSnapshots(ctx context.Context, db IDB, f SnapshotFilter) (int, error) {
+	at, id, ok := readSnapshotCursor(f.Newest)
+	if !ok {
+		return 0, nil
+	}
+	q := db.NewSelect().TableExpr("snapshots as s").ColumnExpr("1").Where("(s.at, s.id) > (?, ?)", at, id).Limit(MaxCounted)
+	f.apply(q)
+	return countUpTo(ctx, db, q)
+}
+
+func (f SnapshotFilter) apply(q *bun.SelectQuery) {
+	q.Where("s.host_id = ?", f.HostID)
 	if !f.SourceGroupID.IsZero() {
 		q.Where("s.source_group_id = ?", f.SourceGroupID)
 	}
@@ -99,11 +134,6 @@ func (f SnapshotFilter) list(ctx context.Context, q *bun.SelectQuery, page Page)
 	if f.HeldOnly {
 		q.Where("exists (select from snapshot_holds k where k.host_id = s.host_id and k.snapshot_id = s.id)")
 	}
-	if err := q.Scan(ctx, &snapshots); err != nil {
-		return nil, "", fmt.Errorf("list snapshots: %w", err)
-	}
-	snapshots, next := cut(snapshots, page, func(s *Snapshot) string { return fmt.Sprintf("%d-%s", s.At.UnixMicro(), s.ID) })
-	return snapshots, next, nil
 }
 
 var snapshotPrefix = regexp.MustCompile(`^[0-9a-f]{8,64}$`)

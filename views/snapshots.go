@@ -29,6 +29,9 @@ type Snapshots struct {
 	Groups                     []Choice
 	Rows                       []SnapshotRow
 	Cursor, NextCursor         string
+	// Newer is how many came since and are held back, so that what is under
+	// somebody's pointer stays there.
+	Newer int
 }
 
 // SnapshotsFilter are the values of the filter's fields, "" for any.
@@ -37,6 +40,7 @@ type SnapshotsFilter struct{ Group, Tag, When, From, To, Held string }
 // SnapshotRow is a line in the list.
 type SnapshotRow struct {
 	ID, ShortID string
+	Place       string // in the list
 	At          time.Time
 	GroupName   string // "" where it belongs to none
 	// SizeBytes and Files are below 0 where restic didn't tell.
@@ -78,6 +82,19 @@ func (s Snapshots) olderURL() string {
 		return ""
 	}
 	return s.url(s.NextCursor)
+}
+
+// newest is the first row's place, "" where the list doesn't begin with the
+// newest: nothing new comes into such a page.
+func (s Snapshots) newest() string {
+	if s.Cursor != "" || len(s.Rows) == 0 {
+		return ""
+	}
+	return s.Rows[0].Place
+}
+
+func (s Snapshots) newer() string {
+	return ui.Count(int64(s.Newer), "newer snapshot", "newer snapshots")
 }
 
 // tagURL is the list of those with this tag.

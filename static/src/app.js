@@ -320,7 +320,7 @@ addEventListener("htmx:before:request", (event) => {
 });
 function left(event) {
 	const rows = event.target.closest?.("[data-newest] tbody");
-	if (rows && !rows.contains(event.relatedTarget) && $("jobs-newer")) htmx.trigger(document.body, "jobs");
+	if (rows && !rows.contains(event.relatedTarget)) rows.closest("[data-newest]").querySelector("[data-newer]")?.click();
 }
 addEventListener("pointerout", left);
 addEventListener("focusout", left);
