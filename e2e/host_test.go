@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -211,6 +212,11 @@ func (h *host) remove() {
 		}
 	}
 	for _, p := range h.supervisors() {
+		// Stopped first: it might start restic between the look and the kill.
+		_ = syscall.Kill(p.PID, syscall.SIGSTOP)
+		waitFor(stopPatience, func() bool {
+			return !slices.ContainsFunc(h.supervisors(), func(s stage.Process) bool { return s.PID == p.PID && s.State != "T" })
+		})
 		for _, below := range append(stage.Descendants(p.PID), p) {
 			_ = syscall.Kill(below.PID, syscall.SIGKILL)
 		}

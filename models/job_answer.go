@@ -188,3 +188,27 @@ func keepAnswer(ctx context.Context, tx IDB, host *Host, j *Job) error {
 	}
 	return nil
 }
+
+// lookUpKept is how long a look-up stays that another one came after.
+const lookUpKept = 7 * 24 * time.Hour
+
+// SweepLookUps removes ended look-ups, which stand in no list and of which one
+// follows every backup. The newest of each host and kind stays: pages say how
+// it went.
+func SweepLookUps(ctx context.Context, db IDB) error {
+	for {
+		res, err := db.ExecContext(ctx, `delete from jobs where id in (
+			select j.id from jobs j where j.kind in ('snapshots', 'ls', 'diff', 'find') and j.id < ? and j.finished_at < now() - ?::interval
+				and exists (select from jobs n where n.host_id = j.host_id and n.kind = j.kind and n.id > j.id)
+			limit ?)`, firstID(time.Now().Add(clockSlack-lookUpKept)), interval(lookUpKept), sweptAtOnce)
+		if err != nil {
+			return fmt.Errorf("sweep look-ups: %w", err)
+		}
+		if n, _ := res.RowsAffected(); n < sweptAtOnce {
+			return nil
+		}
+	}
+}
+
+// sweptAtOnce keeps a delete's transaction short.
+const sweptAtOnce = 5000

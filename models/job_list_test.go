@@ -45,6 +45,37 @@ func idAt(at time.Time) models.JobID {
 	return models.JobID(id)
 }
 
+// Look-ups that another one came after go when a week is over; nothing else does.
+func TestOldLookUpsAreSwept(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	web, db := b.host("web"), b.host("db")
+	ago := func(days float64) time.Time { return time.Now().Add(-time.Duration(days * 24 * float64(time.Hour))) }
+	gone := []models.JobID{
+		b.jobAt(web, nil, models.KindSnapshots, models.JobSucceeded, ago(30)), b.jobAt(web, nil, models.KindSnapshots, models.JobFailed, ago(7.1)),
+		b.jobAt(web, nil, models.KindDiff, models.JobSucceeded, ago(9)),
+	}
+	b.exec("insert into job_answers (job_id, seq, items) values (?, 1, '[]')", gone[0])
+	b.jobAt(web, nil, models.KindSnapshots, models.JobSucceeded, ago(6.9))
+	b.jobAt(web, nil, models.KindDiff, models.JobSucceeded, ago(8))   // the newest of its kind
+	b.jobAt(db, nil, models.KindSnapshots, models.JobFailed, ago(40)) // the newest of its host
+	b.jobAt(db, nil, models.KindDiff, models.JobRunning, ago(20))     // not ended
+	b.jobAt(db, nil, models.KindDiff, models.JobSucceeded, ago(1))
+	b.jobAt(web, b.group(web, "www"), models.KindBackup, models.JobSucceeded, ago(400)) // history
+	all := b.count("select count(*) from jobs")
+	if err := models.SweepLookUps(b.ctx, b.db); err != nil {
+		t.Fatal(err)
+	}
+	if left := b.count("select count(*) from jobs"); left != all-len(gone) {
+		t.Errorf("%d of %d jobs are left", left, all)
+	}
+	for _, id := range gone {
+		if b.count("select count(*) from jobs where id = ?", id) != 0 {
+			t.Errorf("%s stays", id)
+		}
+	}
+}
+
 func TestEveryFilterOfTheListNarrowsIt(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

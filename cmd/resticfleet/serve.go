@@ -217,6 +217,9 @@ func sweep(ctx context.Context, db *models.DB, jitter time.Duration, log *slog.L
 		if err := models.SweepExpired(ctx, db); err != nil && ctx.Err() == nil {
 			log.WarnContext(ctx, "expired sessions stay until the next sweep", "err", err)
 		}
+		if err := models.SweepLookUps(ctx, db); err != nil && ctx.Err() == nil {
+			log.WarnContext(ctx, "old look-ups stay until the next sweep", "err", err)
+		}
 		if err := models.KeepLateness(ctx, db, jitter); err != nil && ctx.Err() == nil {
 			log.WarnContext(ctx, "who is late is as old as the sweep before", "err", err)
 		}
