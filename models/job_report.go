@@ -11,6 +11,8 @@ import (
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
 
 	"resticfleet/agent/protocol"
 )
@@ -254,13 +256,16 @@ func tooLittle(what string, n, least int64) string {
 	if n >= least {
 		return ""
 	}
-	return fmt.Sprintf("The snapshot holds fewer %s than the group asks for: %d, and at least %d are wanted. ", what, n, least)
+	return english.Sprintf("The snapshot holds fewer %s than the group asks for: %d, and at least %d are wanted. ", what, n, least)
 }
 
 // size is what a snapshot holds.
 type size struct{ files, bytes int64 }
 
-func (s size) String() string { return fmt.Sprintf("%d files and %d bytes", s.files, s.bytes) }
+func (s size) String() string { return english.Sprintf("%d files and %d bytes", s.files, s.bytes) }
+
+// english separates thousands.
+var english = message.NewPrinter(language.English)
 
 func sizeIn(stats map[string]any) size {
 	return size{number(stats, "total_files_processed"), number(stats, "total_bytes_processed")}

@@ -59,6 +59,9 @@ func TestSucceededMeansASnapshotAndTheMinimums(t *testing.T) {
 		if j.State != c.state || j.ErrorCode != c.code {
 			t.Errorf("%s: %s (%s): %s", c.name, j.State, j.ErrorCode, j.Error)
 		}
+		if c.name == "too few bytes" && !strings.Contains(j.Error, "fewer bytes than the group asks for: 999, and at least 1,000 are wanted") {
+			t.Errorf("%s: %s", c.name, j.Error)
+		}
 		after := b.findGroup(g)
 		moved := after.GoodSnapshotID == c.said.SnapshotID && after.GoodAt != nil && (before.GoodAt == nil || after.GoodAt.After(*before.GoodAt))
 		stayed := after.GoodSnapshotID == before.GoodSnapshotID && (after.GoodAt == before.GoodAt || after.GoodAt.Equal(*before.GoodAt)) && after.GoodBytes == before.GoodBytes
