@@ -132,9 +132,7 @@ func TestRunningJobIsCancelled(t *testing.T) {
 	if l := r.locks(); len(l) != 0 {
 		t.Errorf("the repository is still locked: %q", l)
 	}
-	if left := h.supervisors(); len(left) != 0 {
-		t.Errorf("restic goes on: %v", left)
-	}
+	eventually(t, "nothing of the job goes on", func() bool { return len(running(h.stateDir()+"/run/"+id)) == 0 })
 	// A finished job can't be cancelled; the answer tells its state.
 	a := h.api().send("POST", "/api/jobs/"+id+"/cancel", nil)
 	var problem struct{ State string }
