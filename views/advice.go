@@ -20,6 +20,7 @@ const (
 	toGroupJobs  place = "jobs"
 	// toMaintenance shows the host's cadences to everybody.
 	toMaintenance place = "maintenance"
+	toEnrol       place = "enrolment" // administrators
 )
 
 // step is one thing to do. Code, in mono, or link stands between text and
@@ -162,7 +163,7 @@ var advices = []advice{
 		code: protocol.ErrNoSecrets, brief: "credentials unreadable", headline: "The repository’s credentials could not be used",
 		steps: []step{
 			{text: "Set them once more: ", link: "enter the password", to: toRepository, after: "."},
-			{text: "If the agent’s own key was lost, enrol {host} anew from ", link: "its page", to: toHost, after: "."},
+			{text: "If the agent’s own key was lost, enrol {host} anew: ", link: "make a new line", to: toEnrol, after: "."},
 		},
 		act: "Enter password", to: toRepository,
 	},
@@ -355,6 +356,8 @@ func (j Job) way(to place) string {
 		return host + "/repository"
 	case to == toDangerZone && j.CanAdminister:
 		return host + "/danger"
+	case to == toEnrol && j.CanAdminister:
+		return EnrolURL(j.HostID)
 	case to == toGroup && j.CanOperate && j.GroupID != "" && !j.GroupGone:
 		return host + "/source-groups/" + j.GroupID
 	case to == toHost:

@@ -145,7 +145,7 @@ func TestEveryAdviceIsWhole(t *testing.T) {
 	t.Parallel()
 	places := map[place]string{
 		toRepository: "/hosts/h3/repository", toDangerZone: "/hosts/h3/danger", toGroup: "/hosts/h3/source-groups/g1",
-		toHost: "/hosts/h3", toGroupJobs: "/hosts/h3/jobs?group=g1", toMaintenance: "/hosts/h3/maintenance",
+		toHost: "/hosts/h3", toGroupJobs: "/hosts/h3/jobs?group=g1", toMaintenance: "/hosts/h3/maintenance", toEnrol: "/hosts/h3/enrol",
 	}
 	for _, a := range advices {
 		t.Run(a.code, func(t *testing.T) {

@@ -88,13 +88,13 @@ func (f Fleet) subheading() string {
 	case f.Total == 0:
 		return "Add the first one: a line to paste there, and it appears here."
 	case f.NeedHand == 0:
-		return "Every source group has a good snapshot younger than its schedule asks for."
+		return "Every source group has a good snapshot, none older than its schedule allows."
 	case safe == 0:
 		return "Begin with the first row."
 	case safe == 1:
-		return "The other one has a good snapshot of every group younger than its schedule asks for."
+		return "The other one has a good snapshot of every group, none older than its schedule allows."
 	}
-	return "The other " + ui.Number(int64(safe)) + " have a good snapshot of every group younger than their schedule asks for."
+	return "The other " + ui.Number(int64(safe)) + " have a good snapshot of every group, none older than its schedule allows."
 }
 
 // selfURL fetches the same page of the same list again. The filter's own

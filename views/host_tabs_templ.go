@@ -40,7 +40,7 @@ func hostTabs(id, here string, admin bool) templ.Component {
 			templ_7745c5c3_Var1 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 1, "<nav aria-label=\"Host\" class=\"mb-5 overflow-x-auto border-b border-line\"><ul class=\"flex gap-x-5 text-sm whitespace-nowrap\">")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 1, "<nav aria-label=\"Host\" class=\"mb-5 border-b border-line\"><ul class=\"flex flex-wrap gap-x-5 gap-y-1 text-sm whitespace-nowrap\">")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -77,12 +77,23 @@ func TestSecretsAreNeverInTheForm(t *testing.T) {
 	}
 }
 
+// Every kind that one can filter by is one that there are jobs of.
+func TestNoFilterIsForWhatDoesNotExist(t *testing.T) {
+	t.Parallel()
+	made := []models.JobKind{"", models.KindInit, models.KindBackup, models.KindUnlock, models.KindForget, models.KindPrune, models.KindCheck}
+	for _, c := range JobKindChoices {
+		if !slices.Contains(made, models.JobKind(c.Value)) {
+			t.Errorf("%s is offered", c.Text)
+		}
+	}
+}
+
 // What a role may not do isn't there; what may be done, is.
 func TestAHostShowsEachRoleItsControls(t *testing.T) {
 	t.Parallel()
 	all := []string{
 		"/source-groups/new", "/source-groups/g1/run", "/source-groups/g1\"", "/jobs/j2/cancel", "/schedules/new", "/schedules/s1\"", "/schedules/s1/enabled",
-		"/hosts/h1/repository\"", "/hosts/h1/danger", "/hosts/h1/edit",
+		"/hosts/h1/repository\"", "/hosts/h1/danger", "/hosts/h1/edit", "/hosts/h1/enrol\"",
 	}
 	const operators = 7
 	for role, allowed := range map[string]int{"viewer": 0, "operator": operators, "admin": len(all)} {

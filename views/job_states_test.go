@@ -55,7 +55,7 @@ func TestTheJobsPageInEveryState(t *testing.T) {
 		"running": {func(j *Job) {
 			running(j)
 			j.Progress = &Progress{Percent: 63.9, FilesDone: 11470, TotalFiles: 18204, BytesDone: 2040109465, TotalBytes: 3328599654, Unreadable: 1, Remaining: 2 * time.Minute, CurrentFiles: []string{"/srv/a"}}
-		}, []string{"63 %", "11,470 / 18,204", "1.9 / 3.1 GiB", "about 2 min left", "/srv/a", `value="63"`}, nil},
+		}, []string{"63\u00a0%", "11,470 / 18,204", "1.9 / 3.1 GiB", "about 2 min left", "/srv/a", `value="63"`}, nil},
 		"cancel asked for": {func(j *Job) { running(j); j.CancelRequestedAt = now.Add(-5 * time.Minute) }, []string{"asked to stop", "5 min ago", "Cancel asked for +"}, []string{">Cancel<", "/cancel"}},
 		"succeeded": {func(j *Job) {
 			end(j, "succeeded", "")

@@ -88,8 +88,6 @@ var JobKindChoices = []Choice{
 	{"prune", "Prune"},
 	{"check", "Check"},
 	{"unlock", "Unlock"},
-	{"restore", "Restore"},
-	{"drill", "Drill"},
 }
 
 // JobWhenChoices are spans of time up to now, as time.ParseDuration reads them.
@@ -154,7 +152,7 @@ func (j Jobs) subheading() string {
 	if j.GoodToday+j.WarnedToday+j.FailedToday == 0 {
 		return "No backup ended today."
 	}
-	s := ui.Number(int64(j.GoodToday)) + " ended well today"
+	s := ui.Count(int64(j.GoodToday), "backup", "backups") + " ended well today"
 	if j.WarnedToday > 0 {
 		s += ", " + ui.Number(int64(j.WarnedToday)) + " with a warning"
 	}

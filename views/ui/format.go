@@ -134,7 +134,7 @@ func ungroup(s string) string {
 // Percent is p, from 0 to 100, as a whole number that says 100 % only when it
 // is: 99.9 is 99 %.
 func Percent(p float64) string {
-	return strconv.Itoa(whole(p)) + " %"
+	return strconv.Itoa(whole(p)) + "\u00a0%" // never broken before the sign
 }
 
 func whole(p float64) int {

@@ -68,7 +68,7 @@ func TestNumbers(t *testing.T) {
 		Bytes(1<<63 - 1):                "8 EiB",
 		BytesOf(2040109465, 3328599654): "1.9 / 3.1 GiB",
 		BytesOf(0, 100):                 "0 / 100 B",
-		Percent(63.4):                   "63 %", Percent(99.99): "99 %", Percent(100): "100 %", Percent(-1): "0 %", Percent(250): "100 %",
+		Percent(63.4):                   "63\u00a0%", Percent(99.99): "99\u00a0%", Percent(100): "100\u00a0%", Percent(-1): "0\u00a0%", Percent(250): "100\u00a0%",
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
