@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// fleetPage is how many hosts stand in the table at once.
-	fleetPage = 50
+	// fleetPage is how many hosts stand in the table at once: with them the first
+	// load of a full fleet weighs under 45 KB.
+	fleetPage = 30
 	// fleetNeeds is how much of what needs a hand is shown with its cause; the
 	// table has the rest.
 	fleetNeeds = 8
