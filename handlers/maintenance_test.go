@@ -220,14 +220,14 @@ func TestBrokenMaintenanceNeedsAHand(t *testing.T) {
 	bind(db, "/srv/web")
 	state(models.KindPrune, "failures = 5, last_code = 'locked'")
 	see("shared", models.KindPrune, models.KindCheck)
-	if err := models.OwnRepository(b.ctx, b.db, db.host.ID); err != nil {
+	if err := b.h.Jobs.OwnRepository(b.ctx, db.host.ID); err != nil {
 		t.Fatal(err)
 	}
 	see("done by another", models.KindCheck)
 	b.exec("update maintenance_states set good_at = now() + interval '1 second' where host_id = ? and kind = 'check'", db.host.ID)
 	see("found good by another")
 	bind(db, "/srv/db")
-	if err := models.OwnRepositories(b.ctx, b.db); err != nil {
+	if _, err := models.OwnRepositories(b.ctx, b.db); err != nil {
 		t.Fatal(err)
 	}
 	see("its own again", models.KindPrune, models.KindCheck)

@@ -38,6 +38,8 @@ type HostRepository struct {
 	RepositoryID int32 `bun:",scanonly"`
 	// ResticID is the repository's own id, "" until a job has learnt it.
 	ResticID string `bun:",scanonly"`
+	// OwnerHostID prunes and checks it, nil until the first that binds it does.
+	OwnerHostID *HostID `bun:",scanonly"`
 }
 
 // EnvNames are the names of the backend environment, sorted.
@@ -229,9 +231,6 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		if err != nil {
 			return fmt.Errorf("bind repository: %w", err)
 		}
-		if err := ownRepositories(ctx, tx, r.URLKey); err != nil {
-			return err
-		}
 		// What became of maintenance was about the data of the repository before.
 		other := was != nil && was.URLKey != r.URLKey
 		_, err = tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null,
@@ -244,7 +243,11 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		if err := dropMaintenance(ctx, tx, was, f); err != nil {
 			return err
 		}
-		return redirectWaiting(ctx, tx, r)
+		if err := redirectWaiting(ctx, tx, r); err != nil {
+			return err
+		}
+		_, err = ownRepositories(ctx, tx, r.URLKey)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -349,7 +352,7 @@ func knowURL(ctx context.Context, tx IDB, key string) error {
 // FindRepository reads a host's binding; ENotFound when there is none.
 func FindRepository(ctx context.Context, db IDB, host HostID) (*HostRepository, error) {
 	r := &HostRepository{}
-	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id").
+	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id, r.owner_host_id").
 		Join("join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id").Where("hr.host_id = ?", host).Scan(ctx)
 	if isNoRows(err) {
 		return nil, &Error{Code: ENotFound, Message: "This host has no repository yet. Set one up: URL, password and what its backend needs."}
@@ -443,5 +446,6 @@ func moveURL(ctx context.Context, tx IDB, rawURL string, from, to int32) error {
 	if err != nil {
 		return fmt.Errorf("learn repository: %w", err)
 	}
-	return ownRepositories(ctx, tx, key)
+	_, err = ownRepositories(ctx, tx, key)
+	return err
 }

@@ -104,9 +104,8 @@ func (s *server) ownRepository(ctx context.Context, in *HostPath) (*answer[repoM
 	if err != nil {
 		return nil, err
 	}
-	if err := models.OwnRepository(ctx, s.DB, h.ID); err != nil {
+	if err := s.Jobs.OwnRepository(ctx, h.ID); err != nil {
 		return nil, err
 	}
-	s.Jobs.HostChanged(h.ID)
 	return s.readMaintenance(ctx, h.ID)
 }
