@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -124,4 +125,90 @@ func TestWhatWaitsForTheOwnerBeforeEnds(t *testing.T) {
 		t.Errorf("%v is sent to a host that is not the owner", out)
 	}
 	b.passedOn(waits, two)
+}
+
+// Two addresses that turn out to be one repository: of two owners the first one
+// stays, and the gate is one from then on, whatever the other has begun or waits
+// with, and whichever of the two is known first.
+func TestTwoOwnersOfOneRepositoryBecomeOne(t *testing.T) {
+	t.Parallel()
+	for _, firstKnown := range []int{0, 1} {
+		for _, pruning := range []models.JobState{"", models.JobQueued, models.JobRunning} {
+			t.Run(fmt.Sprintf("known first %d, pruning %q", firstKnown, pruning), func(t *testing.T) {
+				t.Parallel()
+				b := setup(t)
+				hosts := [2]*models.Host{b.maintained("web-1", "rest:http://a/repo", "0 * * * *"), b.maintained("web-2", "rest:http://b/repo", "0 * * * *")}
+				var links [2]*jobs.Link
+				for n, h := range hosts {
+					links[n], _ = b.hello(n, h)
+					b.exec("update hosts set timezone_since = now() - interval '10 years'") // it told its zone
+					b.owner(h, h, "bound")
+				}
+				// A look-up goes beside whatever runs.
+				learns := func(n int) {
+					t.Helper()
+					id := b.exclusive(hosts[n], models.KindSnapshots)
+					b.wantCommands(n, links[n], id)
+					b.ends(n, links[n], id, protocol.Finished{Outcome: protocol.OutcomeSucceeded, RepositoryID: strings.Repeat("9", 64)})
+				}
+				learns(firstKnown)
+				var prune, running models.JobID
+				switch pruning {
+				case models.JobQueued:
+					running = b.run(b.group(hosts[1], "db")).ID
+					b.wantCommands(1, links[1], running)
+					prune = b.maintainNow(hosts[1], models.KindPrune)
+					b.wantCommands(1, links[1])
+				case models.JobRunning:
+					prune = b.maintainNow(hosts[1], models.KindPrune)
+					b.wantCommands(1, links[1], prune)
+					running = prune
+				}
+				learns(1 - firstKnown)
+
+				for _, h := range hosts {
+					b.owner(h, hosts[0], "bound")
+				}
+				if pruning == models.JobQueued {
+					b.passedOn(prune, hosts[0])
+				}
+				if pruning != "" {
+					alone := b.maintainNow(hosts[0], models.KindPrune)
+					b.wantCommands(0, links[0]) // what the other has begun goes on
+					b.ends(1, links[1], running, protocol.Finished{Outcome: protocol.OutcomeSucceeded, SnapshotID: strings.Repeat("a", 64)})
+					b.wantCommands(0, links[0], alone)
+					b.ends(0, links[0], alone, protocol.Finished{Outcome: protocol.OutcomeSucceeded})
+				}
+
+				// From now on its cadences are the owner's, and the gate is one.
+				b.linked(hosts[:]...)
+				b.maintain(1, time.Now())
+				for _, kind := range []models.JobKind{models.KindPrune, models.KindCheck} {
+					if rows := b.due(hosts[0], kind); len(rows) != 1 || rows[0].State != models.JobQueued {
+						t.Errorf("%s of the owner: %+v", kind, rows)
+					}
+					if rows := b.due(hosts[1], kind); len(rows) != 1 || rows[0].State != models.JobSkipped || rows[0].ErrorCode != models.CodeNotOwner || !strings.Contains(rows[0].Error, "“web-1”") {
+						t.Errorf("%s of the other: %+v", kind, rows)
+					}
+					if _, err := b.servers[1].RunMaintenance(b.ctx, hosts[1].ID, kind, models.System); models.CodeOf(err) != models.EConflict {
+						t.Errorf("run %s on the other: %v", kind, err)
+					}
+				}
+				b.exec("update jobs set state = 'cancelled', finished_at = now() where state = 'queued'")
+				for n := range hosts {
+					backup := b.run(b.group(hosts[1-n], "www of "+hosts[n].Name)).ID
+					b.wantCommands(1-n, links[1-n], backup)
+					alone := b.maintainNow(hosts[n], models.KindForget)
+					b.wantCommands(n, links[n])
+					b.finish(1-n, links[1-n], backup)
+					b.wantCommands(n, links[n], alone)
+					next := b.run(b.group(hosts[1-n], "db of "+hosts[n].Name)).ID
+					b.wantCommands(1-n, links[1-n])
+					b.finish(n, links[n], alone)
+					b.wantCommands(1-n, links[1-n], next)
+					b.finish(1-n, links[1-n], next)
+				}
+			})
+		}
+	}
 }
