@@ -3,8 +3,11 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/playwright-community/playwright-go"
 )
 
 // A person changes the policy of a group with a dozen snapshots and sees, before
@@ -47,8 +50,32 @@ func TestAPolicyIsSeenBeforeItIsStored(t *testing.T) {
 	p.fill("Daily", "5")
 	p.says(preview, "Would keep 5, remove 7 of 12.")
 	p.says(preview, "daily snapshot")
+
+	// An answer that comes after a newer one doesn't stand in its place.
+	let, late := make(chan struct{}), make(chan struct{})
+	p.must(p.Route("**/retention-preview", func(r playwright.Route) {
+		defer close(late)
+		answer, err := r.Fetch()
+		if err != nil {
+			p.note("the older preview: " + err.Error())
+			return
+		}
+		<-let
+		_ = r.Fulfill(playwright.RouteFulfillOptions{Response: answer}) // the page may have given up on it
+	}, 1))
+	_, err := p.ExpectRequest("**/retention-preview", func() error { return p.field("Daily").Fill("3") })
+	p.must(err)
 	p.fill("Daily", "2")
 	p.says(preview, "Would keep 2, remove 10 of 12.")
+	close(let)
+	<-late
+	p.script(`async () => {
+		await (await fetch(location.href)).text();
+		await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+	}`)
+	if text := p.text(preview); !strings.Contains(text, "Would keep 2, remove 10 of 12.") {
+		t.Errorf("after an older answer came late it says %q", text)
+	}
 	p.fill("Daily", "")
 	p.fill("Everything with these tags", "nothing has it")
 	p.says(preview, "keeps none of the group’s snapshots")

@@ -320,7 +320,7 @@ func (h *Handlers) askToOwn(c echo.Context) error {
 	}
 	lost := "From now on " + host.Name + " prunes and checks the shared repository, by its own cadences."
 	if owner.Name != "" && owner.HostID != host.ID {
-		lost += " " + owner.Name + " no longer does; what it has begun still ends."
+		lost += " " + owner.Name + " no longer does: what waits there is cancelled, what it has begun still ends."
 	}
 	url := maintenancePlace(host.ID)
 	return h.confirm(c, http.StatusOK, views.Confirm{
@@ -336,9 +336,8 @@ func (h *Handlers) ownRepository(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := models.OwnRepository(c.Request().Context(), h.DB, host.ID); err != nil {
+	if err := h.Jobs.OwnRepository(c.Request().Context(), host.ID); err != nil {
 		return err
 	}
-	h.Jobs.HostChanged(host.ID)
 	return done(c, maintenancePlace(host.ID))
 }

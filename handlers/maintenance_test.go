@@ -121,6 +121,63 @@ func TestTheOwnerOfASharedRepositoryIsSaidAndChanged(t *testing.T) {
 	want(t, "prune here", b.post(at+"/prune/run", nil, admin...), 303)
 }
 
+// The owner is deleted: what waited for it ends, and at the next look another
+// host goes on where it was, and says from whom it has it.
+func TestTheWorkOfADeletedOwnerIsTakenOver(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	web, db := b.fleet("web"), b.fleet("db")
+	if _, err := models.BindRepository(b.ctx, b.db, b.h.Jobs.Sealer, db.host.ID, models.RepositoryFields{URL: "/srv/web", Password: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
+	hourly := `{"cron": "0 * * * *", "enabled": true}`
+	cadences := `{"forget": {"cron": "0 * * * *", "enabled": false}, "prune": ` + hourly + `, "check": {"cron": "0 * * * *", "enabled": false}}`
+	for _, f := range []*fleet{web, db} {
+		f.online()
+		want(t, "cadences", b.do("PUT", "/api/hosts/"+f.host.ID.String()+"/repo-maintenance", strings.NewReader(cadences), append(admin, "Content-Type", "application/json")...), 200)
+	}
+	now := time.Now()
+	look := func(after time.Duration) {
+		t.Helper()
+		for range 2 {
+			if err := b.h.Jobs.MaintainOnce(b.ctx, now.Add(after)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	prunes := func(f *fleet, state models.JobState) int {
+		t.Helper()
+		return b.count("select count(*) from jobs where host_id = ? and kind = 'prune' and scheduled_at is not null and state = ? and sent_at is null", f.host.ID, state)
+	}
+	look(time.Hour)
+	if prunes(web, models.JobQueued) != 1 || prunes(db, models.JobSkipped) != 1 || prunes(db, models.JobQueued) != 0 {
+		t.Error("the first prune is not the owner's")
+	}
+	want(t, "delete", b.do("DELETE", "/api/hosts/"+web.host.ID.String(), nil, admin...), 204)
+	if prunes(web, models.JobCancelled) != 1 || b.count("select count(*) from jobs where host_id = ? and state = 'queued'", web.host.ID) != 0 {
+		t.Error("what waited for the deleted host still waits")
+	}
+	look(2 * time.Hour)
+	if prunes(db, models.JobQueued) != 1 || prunes(db, models.JobSkipped) != 1 || b.count("select count(*) from jobs where kind = 'prune'") != 3 {
+		t.Errorf("%d prunes wait, %d were skipped", prunes(db, models.JobQueued), prunes(db, models.JobSkipped))
+	}
+	want(t, "the API", b.do("GET", "/api/hosts/"+db.host.ID.String()+"/repo-maintenance", nil, admin...), 200, `"owner_host_id":"`+db.host.ID.String(), `"owner_reason":"taken"`, `"owner_before":"web"`)
+	at := "/hosts/" + db.host.ID.String() + "/maintenance"
+	for _, part := range []string{"db prunes and checks it (taken over from web, which was gone, ", "No other host has it any more."} {
+		if html := plain(b.page(at)); !strings.Contains(html, part) {
+			t.Errorf("it doesn't say %q:\n%s", part, html)
+		}
+	}
+	third := b.fleet("third")
+	if _, err := models.BindRepository(b.ctx, b.db, b.h.Jobs.Sealer, third.host.ID, models.RepositoryFields{URL: "/srv/web", Password: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if html := plain(b.page(at)); !strings.Contains(html, "db prunes and checks it for all (taken over from web, which was gone, ") || !strings.Contains(html, "Shared by db , third .") {
+		t.Errorf("shared again: %s", html)
+	}
+}
+
 // A run of maintenance is asked for again by an administrator, and its page says
 // what was done.
 func TestAForgetTellsWhatItDid(t *testing.T) {
@@ -220,14 +277,14 @@ func TestBrokenMaintenanceNeedsAHand(t *testing.T) {
 	bind(db, "/srv/web")
 	state(models.KindPrune, "failures = 5, last_code = 'locked'")
 	see("shared", models.KindPrune, models.KindCheck)
-	if err := models.OwnRepository(b.ctx, b.db, db.host.ID); err != nil {
+	if err := b.h.Jobs.OwnRepository(b.ctx, db.host.ID); err != nil {
 		t.Fatal(err)
 	}
 	see("done by another", models.KindCheck)
 	b.exec("update maintenance_states set good_at = now() + interval '1 second' where host_id = ? and kind = 'check'", db.host.ID)
 	see("found good by another")
 	bind(db, "/srv/db")
-	if err := models.OwnRepositories(b.ctx, b.db); err != nil {
+	if _, err := models.OwnRepositories(b.ctx, b.db); err != nil {
 		t.Fatal(err)
 	}
 	see("its own again", models.KindPrune, models.KindCheck)

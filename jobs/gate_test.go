@@ -28,7 +28,7 @@ func TestExclusiveWorkWaitsForBackupsAndKeepsNewOnesBehindIt(t *testing.T) {
 	b.wantCommands(1, lateLink, earlier.ID)
 	second := b.run(b.group(late, "second"))
 	b.wantCommands(1, lateLink) // behind the host's other one
-	prune := b.exclusive(waits, "prune")
+	forget := b.exclusive(waits, models.KindForget)
 	b.wantCommands(1, waitsLink) // behind what runs
 	b.finish(1, lateLink, earlier.ID)
 	after := b.run(b.group(late, "after"))
@@ -38,27 +38,27 @@ func TestExclusiveWorkWaitsForBackupsAndKeepsNewOnesBehindIt(t *testing.T) {
 	again := b.run(b.group(waits, "www"))
 
 	b.finish(0, runsLink, running.ID)
-	b.wantCommands(1, lateLink) // it is the prune's turn
-	b.wantCommands(1, waitsLink, prune)
+	b.wantCommands(1, lateLink) // it is the forget's turn
+	b.wantCommands(1, waitsLink, forget)
 	b.wantCommands(1, lateLink)
 	b.hints[1].take()
-	b.finish(1, waitsLink, prune)
+	b.finish(1, waitsLink, forget)
 	woken := b.hints[1].take()
 	for _, h := range []*models.Host{late, waits} {
 		if !slices.Contains(woken, jobs.DispatchTopic(h.ID)) {
 			t.Errorf("%s is not woken: %v", h.Name, woken)
 		}
 	}
-	check := b.exclusive(waits, models.KindCheck)
+	last := b.exclusive(waits, models.KindForget)
 	b.wantCommands(1, lateLink, second.ID) // overtaken once, not twice
 	b.wantCommands(1, waitsLink, again.ID) // backups of two hosts go together
 	b.finish(1, waitsLink, again.ID)
 	b.wantCommands(1, waitsLink)
 	b.finish(1, lateLink, second.ID)
 	b.wantCommands(1, waitsLink)
-	b.wantCommands(1, lateLink, after.ID) // it waited for the prune as well
+	b.wantCommands(1, lateLink, after.ID) // it waited for the forget as well
 	b.finish(1, lateLink, after.ID)
-	b.wantCommands(1, waitsLink, check)
+	b.wantCommands(1, waitsLink, last)
 }
 
 func TestExclusiveWorkOfAHostThatIsAwayHoldsNobodyBack(t *testing.T) {
@@ -85,17 +85,17 @@ func TestALostJobFreesTheGateAndCountsAgainWhenItIsBack(t *testing.T) {
 	lost := b.run(b.group(one, "www"))
 	b.wantCommands(0, oneLink, lost.ID)
 	b.exec("update jobs set state = 'lost', finished_at = now() where id = ?", lost.ID)
-	prune := b.exclusive(two, "prune")
-	b.wantCommands(1, twoLink, prune)
-	b.finish(1, twoLink, prune)
+	first := b.exclusive(two, models.KindForget)
+	b.wantCommands(1, twoLink, first)
+	b.finish(1, twoLink, first)
 	b.hello(0, one, protocol.HelloJob{JobID: lost.ID.String(), State: protocol.JobRunning})
 	if j := b.job(lost.ID); j.State != models.JobRunning {
 		t.Fatalf("back, and %s", j.State)
 	}
-	check := b.exclusive(two, "check")
+	second := b.exclusive(two, models.KindForget)
 	b.wantCommands(1, twoLink) // beside a backup that is back
 	b.exec("update jobs set state = 'failed', finished_at = now() where id = ?", lost.ID)
-	b.wantCommands(1, twoLink, check)
+	b.wantCommands(1, twoLink, second)
 }
 
 func TestAtMostTwoJobsRunBesideTheGate(t *testing.T) {
@@ -194,7 +194,11 @@ func TestTwoServersShareOneGate(t *testing.T) {
 					b.run(g)
 				}
 				if round%2 == n%2 {
-					b.exclusive(h, kinds[(n+round)%len(kinds)])
+					kind := kinds[(n+round)%len(kinds)]
+					if owns := n == 0 || n == 5; !owns && kind != models.KindInit {
+						kind = models.KindForget // the others are its owner's
+					}
+					b.exclusive(h, kind)
 				}
 				b.work(w, server, link, first)
 				// The same agent comes to the other server.

@@ -31,9 +31,11 @@ func (s *Service) Maintain(ctx context.Context) {
 
 // MaintainOnce makes the rows of everything that is due at a time.
 func (s *Service) MaintainOnce(ctx context.Context, now time.Time) error {
-	if err := models.OwnRepositories(ctx, s.DB); err != nil {
+	change, err := models.OwnRepositories(ctx, s.DB)
+	if err != nil {
 		return err
 	}
+	s.ownersChanged(ctx, change)
 	due, err := models.ListDueMaintenance(ctx, s.DB, now)
 	if err != nil {
 		return err
@@ -56,6 +58,27 @@ func (s *Service) MaintainOnce(ctx context.Context, now time.Time) error {
 		s.jobChanged(j)
 	}
 	return errors.Join(failed...)
+}
+
+// OwnRepository makes a host the owner of its repository's prune and check.
+func (s *Service) OwnRepository(ctx context.Context, host models.HostID) error {
+	change, err := models.OwnRepository(ctx, s.DB, host)
+	if err == nil {
+		s.ownersChanged(ctx, change)
+	}
+	return err
+}
+
+// ownersChanged tells the pages of all that share a repository that has another
+// owner, and wakes who waited behind what ended with the one before.
+func (s *Service) ownersChanged(ctx context.Context, c models.OwnerChange) {
+	for _, h := range c.Hosts {
+		s.HostChanged(h)
+	}
+	for _, j := range c.Ended {
+		s.Log.InfoContext(ctx, "maintenance that waited ends: its repository has another owner", "job.id", j.ID, "host.id", j.HostID, "kind", j.Kind)
+		s.wakeWaiting(ctx, j)
+	}
 }
 
 // RunMaintenance asks for a forget, prune or check now.

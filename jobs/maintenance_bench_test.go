@@ -44,7 +44,7 @@ func BenchmarkMaintainOnce(b *testing.B) {
 		tick()
 		whole += time.Since(begin)
 		begin = time.Now()
-		if err := models.OwnRepositories(ctx, db); err != nil {
+		if _, err := models.OwnRepositories(ctx, db); err != nil {
 			b.Fatal(err)
 		}
 		var n int

@@ -415,7 +415,7 @@ func TestASharedRepositoryHasOneOwner(t *testing.T) {
 	b.linked(one)
 	b.maintain(0, time.Now())
 	owner(three, "taken") // and keeps it
-	if err := models.OwnRepository(b.ctx, b.db, two.ID); err != nil {
+	if err := b.servers[0].OwnRepository(b.ctx, two.ID); err != nil {
 		t.Fatal(err)
 	}
 	owner(two, "chosen")
@@ -466,13 +466,13 @@ func TestNeitherBackupsNorExclusiveWorkStarve(t *testing.T) {
 			b.wantCommands(0, links[0]) // another's backup still runs
 		}
 	}
-	check := b.exclusive(hosts[1], models.KindCheck)
+	forget := b.exclusive(hosts[1], models.KindForget)
 	for n := 1; n < 5; n++ {
 		b.wantCommands(n%2, links[n])
 	}
 	b.wantCommands(0, links[0], prune)
 	b.finish(0, links[0], prune)
-	// The check was asked for after the backups: its host's goes first.
+	// The forget was asked for after the backups: its host's goes first.
 	b.wantCommands(1, links[1], next[1])
 	b.finish(1, links[1], next[1])
 	b.wantCommands(1, links[1])
@@ -480,8 +480,8 @@ func TestNeitherBackupsNorExclusiveWorkStarve(t *testing.T) {
 		b.wantCommands(n%2, links[n], next[n])
 		b.finish(n%2, links[n], next[n])
 	}
-	b.wantCommands(1, links[1], check)
-	b.finish(1, links[1], check)
+	b.wantCommands(1, links[1], forget)
+	b.finish(1, links[1], forget)
 	// A waiting prune of a host that goes away holds nobody back.
 	must[*models.Job](t)(b.servers[0].RunMaintenance(b.ctx, hosts[0].ID, models.KindPrune, models.System))
 	last := b.run(b.group(hosts[1], "etc")).ID

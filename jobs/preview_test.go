@@ -158,3 +158,62 @@ func TestAPreviewThatBringsNothingSaysWhy(t *testing.T) {
 	sweep("9 minutes", 1)
 	sweep("11 minutes", 0)
 }
+
+// Two policies are looked at, one after the other, and the host answers the
+// older question last: each is answered with its own plan, piece by piece, and
+// one that nobody waits for any more changes nothing.
+func TestAnOlderPreviewsLateAnswerIsNotTheNewerOnes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("web-1", "/srv/repo")
+	g := b.group(h, "www")
+	link, _ := b.hello(1, h)
+	answers := func(run protocol.Run, seq int64, items []json.RawMessage) {
+		t.Helper()
+		b.say(1, link, protocol.TypeAnswer, protocol.Answer{JobID: run.JobID, Seq: seq, Items: items})
+	}
+	ends := func(run protocol.Run, last int64) {
+		t.Helper()
+		b.say(1, link, protocol.TypeFinished, protocol.Finished{JobID: run.JobID, Outcome: protocol.OutcomeSucceeded, LastAnswerSeq: last})
+	}
+	counts := func(what string, a previewed, keep, remove int) {
+		t.Helper()
+		if a.err != nil || len(a.plan.Keep) != keep || len(a.plan.Remove) != remove {
+			t.Errorf("%s: %+v, want %d kept and %d removed", what, a, keep, remove)
+		}
+	}
+	keep := func(n int) []json.RawMessage { // the newest of three
+		return plans(t, n > 2, n > 1, n > 0)
+	}
+	for _, gone := range []bool{false, true} {
+		ctx, leave := context.WithCancel(b.ctx)
+		older, first := b.preview(ctx, link, g, models.Retention{KeepLast: 1})
+		newer, second := b.preview(b.ctx, link, g, models.Retention{KeepLast: 2})
+		if older.Preview.Retention.KeepLast != 1 || newer.Preview.Retention.KeepLast != 2 {
+			t.Fatalf("asked %+v and %+v", older.Preview, newer.Preview)
+		}
+		if gone {
+			leave()
+			if a := <-first; a.err == nil {
+				t.Error("answered nobody")
+			}
+		}
+		answers(older, 1, keep(1)[:2])
+		answers(newer, 1, keep(2)[:1])
+		answers(older, 2, keep(1)[2:])
+		answers(newer, 2, keep(2)[1:])
+		if gone {
+			ends(older, 2)
+		}
+		ends(newer, 2)
+		counts("the newer one", <-second, 2, 1)
+		if !gone {
+			ends(older, 2)
+			counts("the older one", <-first, 1, 2)
+		}
+		leave()
+	}
+	if n := b.count("select count(*) from job_answers"); n != 2 { // swept in a while
+		t.Errorf("%d pieces are left, want those that nobody came for", n)
+	}
+}

@@ -51,6 +51,10 @@ func (k JobKind) exclusive() bool {
 // it may have second credentials.
 func (k JobKind) removes() bool { return k == KindForget || k == KindPrune }
 
+// owned work concerns a whole repository and is done by its owner alone, for all
+// hosts that share it.
+func (k JobKind) owned() bool { return k == KindPrune || k == KindCheck }
+
 // gated work goes through its repository's gate; the rest runs beside it.
 func (k JobKind) gated() bool { return k == KindBackup || k.exclusive() }
 

@@ -50,6 +50,13 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 				}
 				continue
 			}
+			if j.Kind.owned() && repo.OwnerHostID != nil && *repo.OwnerHostID != host {
+				// It was asked for just when its repository got another owner.
+				if _, err := endElsewhere(ctx, tx, "j.id = ?", j.ID); err != nil {
+					return fmt.Errorf("claim: %w", err)
+				}
+				continue
+			}
 			free, err := mayLeave(ctx, tx, h, repo, j, open)
 			if err != nil {
 				return err

@@ -4,18 +4,31 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/uptrace/bun"
 )
 
 // ownerAwayFor is how long the owner of a shared repository may be silent, while
 // servers listened, before another host takes its work over.
 const ownerAwayFor = 72 * time.Hour
 
+// OwnerChange is what came along when repositories got another owner.
+type OwnerChange struct {
+	// Hosts share one of those repositories.
+	Hosts []HostID
+	// Ended are the prunes and checks that waited for hosts which don't own their
+	// repository any more; they were never sent.
+	Ended []*Job
+}
+
 // ownRepositories gives every repository, or the one that an address leads to,
 // an owner that is there: the host that bound it first, where it has none, and
 // another one where its owner was deleted, was bound elsewhere, or fell silent
-// for too long while that other one is linked. It changes nothing else.
-func ownRepositories(ctx context.Context, tx IDB, urlKey string) error {
-	_, err := tx.ExecContext(ctx, `with bound as (
+// for too long while that other one is linked. What waits for a host that is not
+// the owner ends; it changes nothing else.
+func ownRepositories(ctx context.Context, tx IDB, urlKey string) (OwnerChange, error) {
+	var changed []int32
+	err := tx.NewRaw(`with bound as (
 			select u.repository_id, hr.host_id, hr.bound_at, ?0 as there, not ?0 and `+heardNow+` - h.heard > ?1::interval as gone, r.owner_host_id is not null as taking
 			from host_repositories hr join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id join hosts h on h.id = hr.host_id and h.archived_at is null
 			where ?2 = '' or u.repository_id = (select repository_id from repository_urls where url = ?2)),
@@ -24,21 +37,64 @@ func ownRepositories(ctx context.Context, tx IDB, urlKey string) error {
 			owner_reason = case when r.owner_host_id is null then 'bound' else 'taken' end
 		from best left join bound o on o.repository_id = best.repository_id and o.host_id = (select owner_host_id from repositories where id = best.repository_id)
 		where r.id = best.repository_id and best.host_id is distinct from r.owner_host_id
-			and (o.host_id is null or (o.gone and best.there))`,
-		hostLinked, interval(ownerAwayFor), urlKey)
+			and (o.host_id is null or (o.gone and best.there)) returning r.id`,
+		hostLinked, interval(ownerAwayFor), urlKey).Scan(ctx, &changed)
 	if err != nil {
-		return fmt.Errorf("owners of repositories: %w", err)
+		return OwnerChange{}, fmt.Errorf("owners of repositories: %w", err)
 	}
-	return nil
+	return ownersChanged(ctx, tx, changed)
+}
+
+// ownersChanged ends what waits for hosts that don't own their repository: as a
+// look at what is, not at what changed, so that nothing made meanwhile slips by.
+func ownersChanged(ctx context.Context, tx IDB, repositories []int32) (c OwnerChange, err error) {
+	if len(repositories) > 0 {
+		err = tx.NewRaw(`select hr.host_id from host_repositories hr join repository_urls u on u.url = hr.url_key
+			where u.repository_id in (?)`, bun.List(repositories)).Scan(ctx, &c.Hosts)
+	}
+	if err == nil {
+		c.Ended, err = endElsewhere(ctx, tx, "true")
+	}
+	if err != nil {
+		return c, fmt.Errorf("owners of repositories: %w", err)
+	}
+	return c, nil
+}
+
+// endElsewhere ends the prunes and checks j that wait for a host whose repository
+// another one owns.
+func endElsewhere(ctx context.Context, tx IDB, where string, args ...any) ([]*Job, error) {
+	var ended []*Job
+	err := tx.NewRaw(`update jobs j set state = 'cancelled', finished_at = now(), error_code = ?, error = 'Cancelled: “' || o.name || '” prunes and checks this shared repository now. '
+			|| 'Run it there, or make this host the repository''s owner, then run it here.'
+		from host_repositories hr join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id join hosts o on o.id = r.owner_host_id
+		where j.state = 'queued' and j.kind in ('prune', 'check') and hr.host_id = j.host_id and r.owner_host_id <> j.host_id and ? returning j.*`,
+		CodeNotOwner, bun.SafeQuery(where, args...)).Scan(ctx, &ended)
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range ended {
+		if err := keepMaintenance(ctx, tx, j); err != nil {
+			return nil, err
+		}
+	}
+	return ended, nil
 }
 
 // OwnRepositories is ownRepositories for the whole fleet.
-func OwnRepositories(ctx context.Context, db IDB) error { return ownRepositories(ctx, db, "") }
+func OwnRepositories(ctx context.Context, db *DB) (c OwnerChange, err error) {
+	err = Tx(ctx, db, func(tx IDB) error {
+		c, err = ownRepositories(ctx, tx, "")
+		return err
+	})
+	return c, err
+}
 
 // OwnRepository makes a host the owner of its repository's prune and check, for
-// all hosts that share it. What waits on the owner before still runs.
-func OwnRepository(ctx context.Context, db *DB, host HostID) error {
-	return Tx(ctx, db, func(tx IDB) error {
+// all hosts that share it. What the owner before has begun still ends; what
+// waits for it never begins.
+func OwnRepository(ctx context.Context, db *DB, host HostID) (c OwnerChange, err error) {
+	err = Tx(ctx, db, func(tx IDB) error {
 		if _, err := lockHost(ctx, tx, host); err != nil {
 			return err
 		}
@@ -46,13 +102,16 @@ func OwnRepository(ctx context.Context, db *DB, host HostID) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `update repositories set owner_before = owner_host_id, owner_host_id = ?, owner_since = now(), owner_reason = 'chosen'
-			where id = ? and owner_host_id is distinct from ?`, host, repo.RepositoryID, host)
+		var changed []int32
+		err = tx.NewRaw(`update repositories set owner_before = owner_host_id, owner_host_id = ?, owner_since = now(), owner_reason = 'chosen'
+			where id = ? and owner_host_id is distinct from ? returning id`, host, repo.RepositoryID, host).Scan(ctx, &changed)
 		if err != nil {
 			return fmt.Errorf("own repository: %w", err)
 		}
-		return nil
+		c, err = ownersChanged(ctx, tx, changed)
+		return err
 	})
+	return c, err
 }
 
 // Owner tells who prunes and checks a host's repository, and with whom it is

@@ -135,7 +135,7 @@ func dueMaintenance(ctx context.Context, db IDB, now time.Time, where string, ar
 		switch {
 		case r.Kind == KindForget && !r.HasPolicy:
 			d.Skip = CodeNothingToDo
-		case r.Kind != KindForget && !r.Owns:
+		case r.Kind.owned() && !r.Owns:
 			d.Skip = CodeNotOwner
 		case r.BreakerOpen():
 			d.Skip = CodeBreakerOpen
@@ -338,10 +338,10 @@ func RunMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, acto
 
 // mayMaintain: what concerns a whole shared repository is its owner's.
 func mayMaintain(ctx context.Context, tx IDB, repo *HostRepository, kind JobKind) error {
-	if kind == KindForget {
+	if !kind.owned() {
 		return nil
 	}
-	if err := ownRepositories(ctx, tx, repo.URLKey); err != nil {
+	if _, err := ownRepositories(ctx, tx, repo.URLKey); err != nil {
 		return err
 	}
 	owner, err := FindOwner(ctx, tx, repo.HostID)

@@ -38,6 +38,8 @@ type HostRepository struct {
 	RepositoryID int32 `bun:",scanonly"`
 	// ResticID is the repository's own id, "" until a job has learnt it.
 	ResticID string `bun:",scanonly"`
+	// OwnerHostID prunes and checks it, nil until the first that binds it does.
+	OwnerHostID *HostID `bun:",scanonly"`
 }
 
 // EnvNames are the names of the backend environment, sorted.
@@ -229,9 +231,6 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		if err != nil {
 			return fmt.Errorf("bind repository: %w", err)
 		}
-		if err := ownRepositories(ctx, tx, r.URLKey); err != nil {
-			return err
-		}
 		// What became of maintenance was about the data of the repository before.
 		other := was != nil && was.URLKey != r.URLKey
 		_, err = tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null,
@@ -244,7 +243,11 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		if err := dropMaintenance(ctx, tx, was, f); err != nil {
 			return err
 		}
-		return redirectWaiting(ctx, tx, r)
+		if err := redirectWaiting(ctx, tx, r); err != nil {
+			return err
+		}
+		_, err = ownRepositories(ctx, tx, r.URLKey)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -349,7 +352,7 @@ func knowURL(ctx context.Context, tx IDB, key string) error {
 // FindRepository reads a host's binding; ENotFound when there is none.
 func FindRepository(ctx context.Context, db IDB, host HostID) (*HostRepository, error) {
 	r := &HostRepository{}
-	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id").
+	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id, r.owner_host_id").
 		Join("join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id").Where("hr.host_id = ?", host).Scan(ctx)
 	if isNoRows(err) {
 		return nil, &Error{Code: ENotFound, Message: "This host has no repository yet. Set one up: URL, password and what its backend needs."}
@@ -394,8 +397,9 @@ var resticID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // learnRepository keeps a repository's own id. Where that id is known already,
 // the two were one all along, reached by two URLs: from now on they share the
-// older one's gate. Jobs under way keep the gate they hold until they end. What
-// removes says nothing of the everyday URL: it may have gone another way.
+// older one's gate, and the owner that was there first is both's, unless a person
+// chose. What removes says nothing of the everyday URL: it may have gone another
+// way.
 func learnRepository(ctx context.Context, tx IDB, job *Job, id string) error {
 	if job.Kind.removes() || job.RepositoryID == nil || !resticID.MatchString(id) {
 		return nil
@@ -437,11 +441,18 @@ func moveURL(ctx context.Context, tx IDB, rawURL string, from, to int32) error {
 	if _, err := tx.ExecContext(ctx, "update repository_urls set repository_id = ? where repository_id = ? and url = ?", to, from, key); err != nil {
 		return fmt.Errorf("learn repository: %w", err)
 	}
-	// What waits goes through the new gate; what is under way keeps the old.
-	_, err := tx.ExecContext(ctx, `update jobs set repository_id = ? where repository_id = ? and state = 'queued'
-		and host_id in (select host_id from host_repositories where url_key = ?)`, to, from, key)
+	// What waits goes through the new gate. What is under way can't take it any
+	// more, perhaps beside others that are: it counts there without.
+	_, err := tx.ExecContext(ctx, `update jobs set repository_id = ?0, gate = null where repository_id = ?1 and state in ('queued', 'sent', 'running', 'lost')
+		and (host_id in (select host_id from host_repositories where url_key = ?2) or not exists (select from repository_urls where repository_id = ?1))`, to, from, key)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, `update repositories r set owner_host_id = f.owner_host_id, owner_since = f.owner_since, owner_before = r.owner_host_id
+			from repositories f where r.id = ? and f.id = ? and r.owner_reason = 'bound' and f.owner_reason = 'bound' and f.owner_since < r.owner_since
+				and exists (select from host_repositories where host_id = f.owner_host_id and url_key = ?)`, to, from, key)
+	}
 	if err != nil {
 		return fmt.Errorf("learn repository: %w", err)
 	}
-	return ownRepositories(ctx, tx, key)
+	_, err = ownRepositories(ctx, tx, key)
+	return err
 }

@@ -215,6 +215,15 @@ func (o RepositoryOwner) stop(sharer int) string {
 	return ","
 }
 
+func (o RepositoryOwner) shared() bool { return len(o.Sharers) > 1 }
+
+func (o RepositoryOwner) does() string {
+	if o.shared() {
+		return o.Name + " prunes and checks it for all"
+	}
+	return o.Name + " prunes and checks it"
+}
+
 func (o RepositoryOwner) why() string {
 	switch {
 	case o.Reason == "taken" && o.Before != "":

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"slices"
+	"time"
 
 	"resticfleet/models"
 )
@@ -24,6 +25,10 @@ type repoMaintenance struct {
 	Check  checkCadence `json:"check"`
 	// OwnerHostID is the host that prunes and checks the repository.
 	OwnerHostID *models.HostID `json:"owner_host_id,omitempty" readOnly:"true" doc:"The host that prunes and checks the repository for all that share it."`
+	OwnerHostName string         `json:"owner_host_name,omitempty" readOnly:"true"`
+	OwnerSince    *time.Time     `json:"owner_since,omitempty" readOnly:"true"`
+	OwnerReason   string         `json:"owner_reason,omitempty" readOnly:"true" enum:"bound,chosen,taken" doc:"Why that host: it was the first that was bound to the repository, a person chose it, or it has taken over from a host that was gone."`
+	OwnerBefore   string         `json:"owner_before,omitempty" readOnly:"true" doc:"The name of the host that was the owner before."`
 }
 
 // readMaintenance is a host's cadences as they stand.
@@ -42,7 +47,8 @@ func (s *server) readMaintenance(ctx context.Context, id models.HostID) (*answer
 		Check:  checkCadence{m.CheckCron, m.CheckEnabled, m.CheckReadDataSubset},
 	}
 	if owner != nil && !owner.HostID.IsZero() {
-		out.OwnerHostID = &owner.HostID
+		out.OwnerHostID, out.OwnerHostName = &owner.HostID, owner.Name
+		out.OwnerSince, out.OwnerReason, out.OwnerBefore = owner.Since, owner.Reason, owner.Before
 	}
 	return &answer[repoMaintenance]{out}, nil
 }
@@ -104,9 +110,8 @@ func (s *server) ownRepository(ctx context.Context, in *HostPath) (*answer[repoM
 	if err != nil {
 		return nil, err
 	}
-	if err := models.OwnRepository(ctx, s.DB, h.ID); err != nil {
+	if err := s.Jobs.OwnRepository(ctx, h.ID); err != nil {
 		return nil, err
 	}
-	s.Jobs.HostChanged(h.ID)
 	return s.readMaintenance(ctx, h.ID)
 }

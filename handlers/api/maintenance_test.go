@@ -39,7 +39,7 @@ func TestMaintenanceNow(t *testing.T) {
 	path = "/api/hosts/" + other + "/repo-maintenance"
 	b.call("POST", path+"/prune/run", nil).refused(409, "")
 	b.call("POST", path+"/check/run", nil).refused(409, "")
-	if owned := b.call("POST", path+"/owner", nil).want(200); owned["owner_host_id"] != other {
+	if owned := b.call("POST", path+"/owner", nil).want(200); owned["owner_host_id"] != other || owned["owner_host_name"] != "web-2" || owned["owner_reason"] != "chosen" || owned["owner_before"] != "web-1" || owned["owner_since"] == nil {
 		t.Errorf("made the owner: %v", owned)
 	}
 	b.call("POST", path+"/check/run", nil).want(202)
