@@ -320,12 +320,12 @@ func (h *Handlers) askToOwn(c echo.Context) error {
 	}
 	lost := "From now on " + host.Name + " prunes and checks the shared repository, by its own cadences."
 	if owner.Name != "" && owner.HostID != host.ID {
-		lost += " " + owner.Name + " no longer does: what waits there is cancelled, what it has begun still ends."
+		lost += " " + owner.Name + " no longer does: what waits there is cancelled, what it has begun still ends. Where " + host.Name + " has a cadence off that is on there, it takes that one."
 	}
 	url := maintenancePlace(host.ID)
 	return h.confirm(c, http.StatusOK, views.Confirm{
 		Heading: "Let “" + host.Name + "” prune and check the repository?", Lost: lost,
-		Stays:  "Snapshots, cadences and each host’s own forget stay as they are.",
+		Stays:  "Snapshots and each host’s own forget stay as they are.",
 		Action: url + "/owner", Act: "Make " + host.Name + " the owner", Keep: "Leave it", KeepURL: url,
 		Crumbs: views.HostCrumbs(host.ID.String(), host.Name, ui.Crumb{Text: "maintenance", URL: url}, ui.Crumb{Text: "owner"}),
 	})

@@ -113,11 +113,22 @@ func TestTheOwnerOfASharedRepositoryIsSaidAndChanged(t *testing.T) {
 		}
 	}
 	want(t, "prune elsewhere", b.post(at+"/prune/run", nil, admin...), 409, "web")
+	if strings.Contains(html, "its own is due") || strings.Contains(b.page(at), "/prune/enabled") {
+		t.Error("there is a switch for what is off and done elsewhere")
+	}
 	want(t, "the question", b.do("GET", at+"/owner", nil, admin...), 200, "web no longer does")
 	want(t, "the answer", b.post(at+"/owner", nil, admin...), 303)
 	if html := plain(b.page("/hosts/" + web.host.ID.String() + "/maintenance")); !strings.Contains(html, "Prune of this repository is done by db") {
 		t.Error("the owner before isn't told")
 	}
+	// What is on there is skipped at every due time, until somebody turns it off.
+	at = "/hosts/" + web.host.ID.String() + "/maintenance"
+	b.exec("update host_repo_maintenance set prune_enabled = true where host_id = ?", web.host.ID)
+	if html := b.page(at); !strings.Contains(plain(html), "its own is due, and is skipped while another host is the owner") || !strings.Contains(html, "/prune/enabled") || strings.Contains(html, "/check/enabled") {
+		t.Error("what is skipped can't be seen, or turned off")
+	}
+	want(t, "off", b.post(at+"/prune/enabled", url.Values{"enabled": {"off"}}, admin...), 303)
+	at = "/hosts/" + db.host.ID.String() + "/maintenance"
 	want(t, "prune here", b.post(at+"/prune/run", nil, admin...), 303)
 }
 

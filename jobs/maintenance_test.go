@@ -426,6 +426,57 @@ func TestASharedRepositoryHasOneOwner(t *testing.T) {
 	owner(one, "taken")
 }
 
+// A shared repository is kept up whoever owns it: a new owner takes over the
+// cadences of the one before, where its own are off.
+func TestANewOwnerTakesTheCadencesOver(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first, heir, third := b.maintained("web-1", "/srv/repo", "0 1 * * *"), b.maintained("web-2", "/srv/repo", "0 2 * * *"), b.maintained("web-3", "/srv/repo", "0 3 * * *")
+	b.linked(first, heir, third)
+	b.exec("update host_repositories set bound_at = bound_at + interval '1 hour' where host_id <> ?", first.ID)
+	plan := must[*models.Maintenance](t)(models.FindMaintenance(b.ctx, b.db, heir.ID))
+	plan.ForgetEnabled, plan.PruneEnabled = false, false
+	if err := models.SaveMaintenance(b.ctx, b.db, plan); err != nil {
+		t.Fatal(err)
+	}
+	b.exec("update maintenance_states set effective_at = now() - interval '10 years' where host_id = ?", heir.ID)
+	has := func(h *models.Host, prune, check string) {
+		t.Helper()
+		m := must[*models.Maintenance](t)(models.FindMaintenance(b.ctx, b.db, h.ID))
+		if got := fmt.Sprint(m.PruneCron, " ", m.PruneEnabled); got != prune+" true" {
+			t.Errorf("%s prunes at %s", h.Name, got)
+		}
+		if got := fmt.Sprint(m.CheckCron, " ", m.CheckEnabled, " ", m.CheckReadDataSubset); got != check+" true 1/3" {
+			t.Errorf("%s checks at %s", h.Name, got)
+		}
+	}
+	if err := b.servers[0].OwnRepository(b.ctx, heir.ID); err != nil {
+		t.Fatal(err)
+	}
+	has(heir, "0 1 * * *", "0 2 * * *") // prune was off, check is its own
+	if m := must[*models.Maintenance](t)(models.FindMaintenance(b.ctx, b.db, heir.ID)); m.ForgetEnabled {
+		t.Error("forget is each host's own")
+	}
+	b.maintain(0, time.Now())
+	if n := len(b.due(heir, models.KindPrune)); n != 0 {
+		t.Errorf("%d prunes of the time before it was taken over", n)
+	}
+	// Off here, on there: also when the owner is gone.
+	plan = must[*models.Maintenance](t)(models.FindMaintenance(b.ctx, b.db, third.ID))
+	plan.PruneEnabled, plan.CheckEnabled, plan.CheckReadDataSubset = false, false, ""
+	if err := models.SaveMaintenance(b.ctx, b.db, plan); err != nil {
+		t.Fatal(err)
+	}
+	if err := models.UnbindRepository(b.ctx, b.db, first.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := models.UnbindRepository(b.ctx, b.db, heir.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.maintain(0, time.Now())
+	has(third, "0 1 * * *", "0 2 * * *")
+}
+
 // What was asked for one repository isn't done in another.
 func TestWaitingMaintenanceDoesNotFollowToAnotherRepository(t *testing.T) {
 	t.Parallel()

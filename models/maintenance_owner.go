@@ -51,6 +51,9 @@ func ownersChanged(ctx context.Context, tx IDB, repositories []int32) (c OwnerCh
 	if len(repositories) > 0 {
 		err = tx.NewRaw(`select hr.host_id from host_repositories hr join repository_urls u on u.url = hr.url_key
 			where u.repository_id in (?)`, bun.List(repositories)).Scan(ctx, &c.Hosts)
+		if err == nil {
+			err = handOver(ctx, tx, repositories)
+		}
 	}
 	if err == nil {
 		c.Ended, err = endElsewhere(ctx, tx, "true")
@@ -59,6 +62,24 @@ func ownersChanged(ctx context.Context, tx IDB, repositories []int32) (c OwnerCh
 		return c, fmt.Errorf("owners of repositories: %w", err)
 	}
 	return c, nil
+}
+
+// handOver gives new owners the prune and check cadences of those before them,
+// where they have none that is on: the work goes on, whoever does it.
+func handOver(ctx context.Context, tx IDB, repositories []int32) error {
+	_, err := tx.ExecContext(ctx, `with given as (
+			select r.owner_host_id as heir, o.* from repositories r join host_repo_maintenance o on o.host_id = r.owner_before
+			where r.id in (?) and r.owner_before <> r.owner_host_id),
+		taken as (update host_repo_maintenance n set updated_at = now(),
+			prune_enabled = n.prune_enabled or g.prune_enabled, prune_cron = case when n.prune_enabled or not g.prune_enabled then n.prune_cron else g.prune_cron end,
+			check_enabled = n.check_enabled or g.check_enabled, check_cron = case when n.check_enabled or not g.check_enabled then n.check_cron else g.check_cron end,
+			check_read_data_subset = case when n.check_enabled or not g.check_enabled then n.check_read_data_subset else g.check_read_data_subset end
+			from given g where n.host_id = g.heir)
+		update maintenance_states s set effective_at = now(), failures = 0, failed_at = null
+		from given g join host_repo_maintenance was on was.host_id = g.heir
+		where s.host_id = g.heir and ((s.kind = 'prune' and g.prune_enabled and not was.prune_enabled) or (s.kind = 'check' and g.check_enabled and not was.check_enabled))`,
+		bun.List(repositories))
+	return err
 }
 
 // endElsewhere ends the prunes and checks j that wait for a host whose repository
