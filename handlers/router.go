@@ -88,7 +88,7 @@ func (h *Handlers) routes() []route {
 		{"GET", "/hosts/:id", viewer, h.host},
 		{"GET", "/hosts/:id/jobs", viewer, h.hostJobs},
 		{"GET", "/hosts/:id/snapshots", viewer, h.snapshots},
-		{"GET", "/hosts/:id/snapshots/compare", viewer, h.compareSnapshots},
+		{"GET", "/hosts/:id/snapshots/compare", operator, h.compareSnapshots},
 		{"POST", "/hosts/:id/snapshots/refresh", operator, h.refreshSnapshots},
 		{"POST", "/hosts/:id/snapshots/:snap/hold", operator, h.holdSnapshot},
 		{"GET", "/hosts/:id/snapshots/:snap/delete", admin, h.askToDeleteSnapshot},

@@ -77,7 +77,7 @@ func TestTheSnapshotsTabSaysWhatIsThere(t *testing.T) {
 	f.exec("update hosts set agent_protocol = 2 where id = ?", f.host.ID)
 	see("an old agent", "", "The agent is too old", "!Refresh")
 
-	if status, html, _ := b.get(models.RoleViewer, at); status != 200 || strings.Contains(html, "/hold") || strings.Contains(html, "/delete") {
+	if status, html, _ := b.get(models.RoleViewer, at); status != 200 || strings.Contains(html, "/hold") || strings.Contains(html, "/delete") || strings.Contains(html, `form="compare"`) {
 		t.Errorf("a viewer: %d", status)
 	}
 	if status, html, _ := b.get(models.RoleOperator, at); status != 200 || !strings.Contains(html, loose+"/hold") || strings.Contains(html, "/delete") {
@@ -172,27 +172,27 @@ func TestTwoSnapshotsAreCompared(t *testing.T) {
 		t.Errorf("nothing to mark: %s", html)
 	}
 	page := at + "/compare?a=" + newer[:12] + "&b=" + older
-	viewer := []string{"Authorization", "Bearer " + b.token(models.RoleViewer), "Accept", "text/html"}
+	operator := []string{"Authorization", "Bearer " + b.token(models.RoleOperator), "Accept", "text/html"}
 	jobs := func(want int) {
 		t.Helper()
 		if n := b.count("select count(*) from jobs where kind = 'diff' and spec->'snapshot_ids' = jsonb_build_array(?::text, ?::text)", older, newer); n != want {
 			t.Fatalf("the agent was asked %d times, want %d", n, want)
 		}
 	}
-	want(t, "one alone", b.do("GET", at+"/compare?a="+older, nil, viewer...), 422, "two different snapshots", "Choose two")
-	want(t, "one that isn't there", b.do("GET", at+"/compare?a="+older+"&b="+strings.Repeat("c", 64), nil, viewer...), 404)
-	want(t, "a live update", b.do("GET", page, nil, asHTMX(viewer...)...), 200, "not been compared yet")
+	want(t, "one alone", b.do("GET", at+"/compare?a="+older, nil, operator...), 422, "two different snapshots", "Choose two")
+	want(t, "one that isn't there", b.do("GET", at+"/compare?a="+older+"&b="+strings.Repeat("c", 64), nil, operator...), 404)
+	want(t, "a live update", b.do("GET", page, nil, asHTMX(operator...)...), 200, "not been compared yet")
 	jobs(0)
 	for range 2 {
-		want(t, "opened", b.do("GET", page, nil, viewer...), 200, "Asking web to compare them", "!Compare again")
+		want(t, "opened", b.do("GET", page, nil, operator...), 200, "Asking web to compare them", "!Compare again")
 		jobs(1)
 	}
 	f.exec("update jobs set state = 'failed', finished_at = now(), error_code = 'restic', error = 'It broke. Mend it.' where kind = 'diff'")
-	for _, header := range [][]string{viewer, asHTMX(viewer...)} {
+	for _, header := range [][]string{operator, asHTMX(operator...)} {
 		want(t, "failed", b.do("GET", page, nil, header...), 200, "It broke. Mend it.", "Compare again")
 		jobs(1)
 	}
-	want(t, "again", b.do("GET", page+"&again=1", nil, viewer...), 303)
+	want(t, "again", b.do("GET", page+"&again=1", nil, operator...), 303)
 	jobs(2)
 	f.exec(`insert into snapshot_diffs (host_id, older, newer, stats, changes, more) select ?, ?, ?,
 		'{"changed_files": 5, "added": {"files": 1204, "dirs": 1, "bytes": 2048}, "removed": {"files": 3, "dirs": 0, "bytes": 1024}, "changes_left_out": 1000}',

@@ -135,8 +135,9 @@ func (s Snapshots) lookText() string {
 	return "Asking " + s.HostName + " …"
 }
 
-// comparable is whether there are two to mark on this page.
-func (s Snapshots) comparable() bool { return len(s.Rows) > 1 }
+// comparable is whether there are two to mark on this page, for somebody who may
+// see what snapshots hold.
+func (s Snapshots) comparable() bool { return s.CanOperate && len(s.Rows) > 1 }
 
 func (r SnapshotRow) domID() string { return "snapshot-" + r.ID }
 

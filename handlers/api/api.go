@@ -128,7 +128,7 @@ func operations() []operation {
 		{post, snapshots + "/refresh", operator, accepted, "List a host's snapshots anew", handle((*server).refreshSnapshots)},
 		{patch, oneSnap, operator, ok, "Hold a snapshot or let it go", handle((*server).patchSnapshot)},
 		{del, oneSnap, admin, accepted, "Delete a snapshot", handle((*server).deleteSnapshot)},
-		{get, oneSnap + "/diff", viewer, ok, "Compare two snapshots", documentDiff(handle((*server).getDiff))},
+		{get, oneSnap + "/diff", operator, ok, "Compare two snapshots", documentDiff(handle((*server).getDiff))},
 
 		{get, allJobs, viewer, ok, "List jobs", handle((*server).listJobs)},
 		{get, oneJob, viewer, ok, "Get a job", handle((*server).getJob)},

@@ -223,14 +223,15 @@ func TestRoles(t *testing.T) {
 		"POST /api/hosts/:id/source-groups/:gid/run", "POST /api/hosts/:id/schedules", "PUT /api/hosts/:id/schedules/:sid",
 		"DELETE /api/hosts/:id/schedules/:sid", "POST /api/jobs/:id/cancel",
 		"POST /api/hosts/:id/source-groups/:gid/retention-preview", "POST /api/hosts/:id/snapshots/refresh", "PATCH /api/hosts/:id/snapshots/:snap",
+		"GET /api/hosts/:id/snapshots/:snap/diff", // it tells what is inside
 	}
 	for _, r := range api.Routes() {
 		want := models.RoleAdmin
 		switch {
-		case r.Method == http.MethodGet:
-			want = models.RoleViewer
 		case slices.Contains(operator, r.Method+" "+r.Pattern):
 			want = models.RoleOperator
+		case r.Method == http.MethodGet:
+			want = models.RoleViewer
 		}
 		if r.Role != want {
 			t.Errorf("%s %s takes the role %s, want %s", r.Method, r.Pattern, r.Role, want)
