@@ -34,18 +34,21 @@ func (h *Handlers) snapshots(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	list, err := models.FindSnapshotList(ctx, h.DB, host.ID)
+	if v.Cursor == "" {
+		filter.Newest = c.QueryParam("newest") // of a list that someone is in
+	}
+	list, err := models.FindSnapshotList(ctx, h.DB, filter)
 	if err != nil {
 		return err
 	}
-	v.HasRepository, v.ListedAt, v.Count = list.HasRepository, timeOf(list.ListedAt), list.Count
+	v.HasRepository, v.ListedAt, v.Count, v.Newer = list.HasRepository, timeOf(list.ListedAt), list.Count, list.Newer
 	if list.Refresh != nil {
 		v.RefreshState, v.RefreshError = string(list.Refresh.State), list.Refresh.Error
 	}
 	status := http.StatusOK
 	if len(v.Errors) > 0 {
 		status = http.StatusUnprocessableEntity
-	} else if err := h.fillSnapshots(ctx, &v, filter, c.QueryParam("newest")); err != nil {
+	} else if err := h.fillSnapshots(ctx, &v, filter); err != nil {
 		return err
 	}
 	if partial(c) {
@@ -86,16 +89,7 @@ func (h *Handlers) snapshotFilter(ctx context.Context, v *views.Snapshots, host 
 	return f, err
 }
 
-// fillSnapshots reads the rows. Newest, if any, is the first row of a list that
-// someone is in: what came after it is counted and not shown.
-func (h *Handlers) fillSnapshots(ctx context.Context, v *views.Snapshots, f models.SnapshotFilter, newest string) error {
-	if newest != "" && v.Cursor == "" {
-		var err error
-		f.Newest = newest
-		if v.Newer, err = models.CountNewerSnapshots(ctx, h.DB, f); err != nil {
-			return err
-		}
-	}
+func (h *Handlers) fillSnapshots(ctx context.Context, v *views.Snapshots, f models.SnapshotFilter) error {
 	list, next, err := models.ListSnapshotRows(ctx, h.DB, f, models.Page{Cursor: v.Cursor})
 	v.NextCursor = next
 	for _, s := range list {

@@ -102,16 +102,15 @@ func (f SnapshotFilter) list(ctx context.Context, q *bun.SelectQuery, page Page)
 	return snapshots, next, nil
 }
 
-// CountNewerSnapshots is how many that fit the filter came after its Newest, up
-// to MaxCounted; 0 without one.
-func CountNewerSnapshots(ctx context.Context, db IDB, f SnapshotFilter) (int, error) {
-	at, id, ok := readSnapshotCursor(f.Newest)
-	if !ok {
-		return 0, nil
-	}
-	q := db.NewSelect().TableExpr("snapshots as s").ColumnExpr("1").Where("(s.at, s.id) > (?, ?)", at, id).Limit(MaxCounted)
+// newer are those that fit the filter and came after its Newest, up to
+// MaxCounted; nothing without one.
+func (f SnapshotFilter) newer(db IDB) *bun.SelectQuery {
+	q := db.NewSelect().TableExpr("snapshots as s").ColumnExpr("1").Limit(MaxCounted)
 	f.apply(q)
-	return countUpTo(ctx, db, q)
+	if at, id, ok := readSnapshotCursor(f.Newest); ok {
+		return q.Where("(s.at, s.id) > (?, ?)", at, id)
+	}
+	return q.Where("false")
 }
 
 func (f SnapshotFilter) apply(q *bun.SelectQuery) {

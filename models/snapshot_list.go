@@ -13,30 +13,32 @@ type SnapshotList struct {
 	HasRepository bool
 	// ListedAt is nil before the first list of this repository.
 	ListedAt *time.Time
-	// Count is how many snapshots the list has.
-	Count int
+	// Count is how many snapshots the list has, Newer how many of those that fit
+	// the filter came after its Newest.
+	Count, Newer int
 	// Refresh is the newest look at the list, nil for none yet.
 	Refresh *Job
 }
 
 // FindSnapshotList reads what a page says above a host's snapshots.
-func FindSnapshotList(ctx context.Context, db IDB, host HostID) (SnapshotList, error) {
+func FindSnapshotList(ctx context.Context, db IDB, f SnapshotFilter) (SnapshotList, error) {
 	var l SnapshotList
 	var row struct {
 		Job               `bun:",extend"`
 		SnapshotsListedAt *time.Time
 		Asked, Bound      bool
-		Listed            int
+		Listed, Newer     int
 	}
 	err := db.NewRaw(`select h.snapshots_listed_at, j.id is not null as asked, j.*,
-			exists (select from host_repositories r where r.host_id = h.id) as bound, (select count(*) from snapshots s where s.host_id = h.id) as listed
+			exists (select from host_repositories r where r.host_id = h.id) as bound, (select count(*) from snapshots s where s.host_id = h.id) as listed,
+			(select count(*) from (?0) as newer) as newer
 		from hosts h left join lateral (select id, state, error, error_code, queued_at, finished_at from jobs
 			where host_id = h.id and kind = 'snapshots' and spec->'preview' is null order by id desc limit 1) j on true
-		where h.id = ?`, host).Scan(ctx, &row)
+		where h.id = ?1`, f.newer(db), f.HostID).Scan(ctx, &row)
 	if err != nil {
 		return l, fmt.Errorf("snapshot list: %w", err)
 	}
-	l.ListedAt, l.HasRepository, l.Count = row.SnapshotsListedAt, row.Bound, row.Listed
+	l.ListedAt, l.HasRepository, l.Count, l.Newer = row.SnapshotsListedAt, row.Bound, row.Listed, row.Newer
 	if row.Asked {
 		l.Refresh = &row.Job
 	}

@@ -24,7 +24,7 @@ type repoMaintenance struct {
 	Prune  cadence      `json:"prune"`
 	Check  checkCadence `json:"check"`
 	// OwnerHostID is the host that prunes and checks the repository.
-	OwnerHostID *models.HostID `json:"owner_host_id,omitempty" readOnly:"true" doc:"The host that prunes and checks the repository for all that share it."`
+	OwnerHostID   *models.HostID `json:"owner_host_id,omitempty" readOnly:"true" doc:"The host that prunes and checks the repository for all that share it."`
 	OwnerHostName string         `json:"owner_host_name,omitempty" readOnly:"true"`
 	OwnerSince    *time.Time     `json:"owner_since,omitempty" readOnly:"true"`
 	OwnerReason   string         `json:"owner_reason,omitempty" readOnly:"true" enum:"bound,chosen,taken" doc:"Why that host: it was the first that was bound to the repository, a person chose it, or it has taken over from a host that was gone."`
