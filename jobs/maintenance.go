@@ -34,6 +34,9 @@ func (s *Service) MaintainOnce(ctx context.Context, now time.Time) error {
 	if err := models.OwnRepositories(ctx, s.DB); err != nil {
 		return err
 	}
+	if err := models.ForgetStale(ctx, s.DB); err != nil {
+		return err
+	}
 	due, err := models.ListDueMaintenance(ctx, s.DB, now)
 	if err != nil {
 		return err
