@@ -30,9 +30,9 @@ func (p DamagedPart) what() string {
 	case strings.Contains(p.Subset, "/"):
 		return partWords(p.Subset) + " of the data"
 	case strings.HasSuffix(p.Subset, "%"):
-		return p.Subset + " of the data"
+		return p.Subset + " of the data, chosen at random,"
 	}
-	return p.Subset + "iB of the data"
+	return p.Subset + "iB of the data, chosen at random,"
 }
 
 func (p DamagedPart) errors() string {
@@ -59,12 +59,12 @@ func (d Damage) Since() (first time.Time) {
 func (d Damage) Sentence() string {
 	var parts []string
 	for _, p := range d.Parts[:min(len(d.Parts), 3)] {
-		parts = append(parts, p.what()+p.errors())
+		parts = append(parts, strings.TrimSuffix(p.what(), ",")+p.errors())
 	}
 	if more := d.More + len(d.Parts) - len(parts); more > 0 {
 		parts = append(parts, ui.Number(int64(more))+" more")
 	}
-	return "The repository is damaged: " + enumerate(parts, "and") + verb(len(parts), " was", " were") + " found damaged, and not good since."
+	return "The repository is damaged, and no check has found it good since. Damage was found in " + enumerate(parts, "and") + "."
 }
 
 // next is what a check reads first, "" where it can't read just what is damaged.

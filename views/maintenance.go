@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"resticfleet/agent/protocol"
 	"resticfleet/views/ui"
 )
 
@@ -91,6 +92,11 @@ func (m Maintenance) row(kind string) MaintenanceRow {
 		}
 	}
 	return MaintenanceRow{}
+}
+
+// tellsError: a failure is told in its row, but damage above all rows.
+func (m Maintenance) tellsError(r MaintenanceRow) bool {
+	return r.LastState == "failed" && r.LastError != "" && (m.Damage == nil || r.LastCode != protocol.ErrDamaged)
 }
 
 func (m Maintenance) url() string { return "/hosts/" + m.HostID + "/maintenance" }
