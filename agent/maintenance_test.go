@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -191,13 +192,29 @@ func TestPruneAndCheck(t *testing.T) {
 	if err := os.Remove(packs[0]); err != nil {
 		t.Fatal(err)
 	}
-	if end := check(); end.Outcome != protocol.OutcomeFailed || end.ErrorCode != protocol.ErrDamaged || !strings.Contains(end.Error, "repair") {
+	if end := check(); end.Outcome != protocol.OutcomeFailed || end.ErrorCode != protocol.ErrDamaged || !strings.Contains(end.Error, "repair") || fmt.Sprint(end.Stats["num_errors"]) != fmt.Sprint(b.errorsFound()) {
 		t.Errorf("check of a damaged repository: %+v", end)
 	}
 	left, err := filepath.Glob(filepath.Join(b.state, "cache", "restic-check-cache-*"))
 	if err != nil || len(left) > 0 {
 		t.Error(left, err)
 	}
+}
+
+// errorsFound is how many errors there are in the repository, by the summary of
+// a check in JSON.
+func (b *bundle) errorsFound() int {
+	b.t.Helper()
+	cmd := exec.CommandContext(b.t.Context(), resticPath(b.t), "check", "--json", "--read-data")
+	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+b.password, "RESTIC_REPOSITORY="+b.repo, "RESTIC_CACHE_DIR="+filepath.Join(b.dir, "own-cache"))
+	out, err := cmd.Output()
+	var summary struct {
+		Errors int `json:"num_errors"`
+	}
+	if bad := json.Unmarshal(out, &summary); err == nil || bad != nil || summary.Errors == 0 {
+		b.t.Fatalf("%s: %v, %v", out, err, bad)
+	}
+	return summary.Errors
 }
 
 // found is a look-up's whole answer.

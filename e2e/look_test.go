@@ -330,17 +330,30 @@ func (s *server) furnishMaintenance(t *testing.T, h *host, r *repo, www string) 
 	return maintained{"/hosts/" + shared.ID, "/hosts/" + broken.id}
 }
 
-// losePacks damages the repository: its data is gone, its snapshots are not.
-func (r *repo) losePacks() {
+// losePacks damages the repository: its data is gone, its snapshots are not. It
+// comes back with what is returned.
+func (r *repo) losePacks() (back func()) {
 	r.t.Helper()
 	packs, err := filepath.Glob(filepath.Join(r.url, "data", "*", "*"))
 	if err != nil || len(packs) == 0 {
 		r.t.Fatalf("%d packs: %v", len(packs), err)
 	}
-	for _, pack := range packs {
-		if err := os.Remove(pack); err != nil {
-			r.t.Fatal(err)
+	away := r.url + ".packs"
+	move := func(path func(pack string) (from, to string)) {
+		r.t.Helper()
+		for _, pack := range packs {
+			if err := os.Rename(path(pack)); err != nil {
+				r.t.Fatal(err)
+			}
 		}
+	}
+	if err := os.Mkdir(away, 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	move(func(pack string) (string, string) { return pack, filepath.Join(away, filepath.Base(pack)) })
+	return func() {
+		r.t.Helper()
+		move(func(pack string) (string, string) { return filepath.Join(away, filepath.Base(pack)), pack })
 	}
 }
 

@@ -8,7 +8,8 @@ import (
 
 // A person turns forget on, knowing what it will do and when, runs all three and
 // sees what each did; the host beside it on the same repository leaves prune and
-// check to the first, which waits for its backup and says so.
+// check to the first, which waits for its backup and says so. Damage is said to
+// both, until the part that was found damaged is found good.
 func TestMaintenanceIsTurnedOnRunAndShared(t *testing.T) {
 	t.Parallel()
 	first, second := newHost(t), newHost(t)
@@ -79,4 +80,16 @@ func TestMaintenanceIsTurnedOnRunAndShared(t *testing.T) {
 	p.says(row("prune"), "Good")
 	p.unreloaded()
 	second.api().state(held, "succeeded")
+
+	mend := r.losePacks()
+	first.maintain("check")
+	p.sees(p.heading("The repository is damaged"))
+	p.says(p.Locator("#damage"), "Damage was found in part 3 of 12 of the data")
+	other.open("/hosts/" + second.id + "/maintenance")
+	other.says(other.Locator("#damage"), "The check is done by "+first.name)
+	mend()
+	p.click(p.button("Check again"))
+	p.hidden(p.Locator("#damage"))
+	p.says(p.Locator("#check-round"), "3 of 12 parts")
+	p.unreloaded()
 }

@@ -100,8 +100,8 @@ func fleetState(h *models.FleetHost, now time.Time) (ui.State, string) {
 		return ui.Waiting, ""
 	case h.Worst == "":
 		return ui.Never, ""
-	case h.Unmaintained && (h.Worst == models.HealthGood || h.Worst == models.HealthWarning):
-		return ui.Failed, "Maintenance"
+	case h.Unmaintained != "" && (h.Worst == models.HealthGood || h.Worst == models.HealthWarning):
+		return ui.State(h.Unmaintained), "Maintenance"
 	case h.Worst == models.HealthGood && !online:
 		return ui.Offline, ""
 	}

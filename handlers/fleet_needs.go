@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"resticfleet/agent/protocol"
 	"resticfleet/models"
 	"resticfleet/views"
 	"resticfleet/views/ui"
@@ -18,7 +17,7 @@ func presentNeed(n *models.Need, role models.Role, now time.Time) views.Attentio
 	case models.NeedBackup:
 		return presentGroupNeed(n, role, now)
 	case models.NeedMaintenance:
-		return presentMaintenanceNeed(n)
+		return presentMaintenanceNeed(n, now)
 	}
 	id := n.HostID.String()
 	url := "/hosts/" + id
@@ -43,19 +42,39 @@ func presentNeed(n *models.Need, role models.Role, now time.Time) views.Attentio
 	return row
 }
 
-// presentMaintenanceNeed leads to the last job, which says what to do about it.
-func presentMaintenanceNeed(n *models.Need) views.Attention {
+// presentMaintenanceNeed leads to what says what to do about it: the last job
+// where it fails again and again, else the host's maintenance.
+func presentMaintenanceNeed(n *models.Need, now time.Time) views.Attention {
 	row := views.Attention{
-		ID: string(n.Kind) + "-" + n.HostID.String(), State: ui.Failed, HostID: n.HostID.String(), HostName: n.HostName,
-		Since: timeOf(n.LastEndedAt), Cause: n.LastError,
+		ID: string(n.Kind) + "-" + n.HostID.String(), State: ui.State(n.Health), HostID: n.HostID.String(), HostName: n.HostName,
+		Act: ui.Link{Text: "See what to do", URL: maintenancePlace(n.HostID)},
 	}
-	if n.LastCode != protocol.ErrDamaged {
-		row.Cause = fmt.Sprintf("%s failed %d times in a row and doesn’t run by itself any more. %s", views.JobTitle(string(n.Kind), ""), n.Failures, n.LastError)
-	}
-	if n.LastJobID != nil {
-		row.Act = ui.Link{Text: "See what to do", URL: "/jobs/" + n.LastJobID.String()}
+	title := views.JobTitle(string(n.Kind), "")
+	switch {
+	case n.Damaged > 0:
+		damage := presentDamage(n.Damage, n.Damaged)
+		row.Since, row.Cause = damage.Since(), damage.Sentence()
+	case n.Health == models.HealthLate:
+		row.Since, row.Cause = timeOf(n.GoodAt), title+" has never succeeded"
+		if n.GoodAt != nil {
+			row.Cause = title + " has not succeeded for " + ui.Age(now.Sub(*n.GoodAt))
+		}
+		row.Cause += fmt.Sprintf(", though it is due by “%s” (%s) and the host was there. %s", words(n.DueCron), n.Timezone, n.LastError)
+	default:
+		row.Since, row.Cause = timeOf(n.LastEndedAt), fmt.Sprintf("%s failed %d times in a row and doesn’t run by itself any more. %s", title, n.Failures, n.LastError)
+		if n.LastJobID != nil {
+			row.Act.URL = "/jobs/" + n.LastJobID.String()
+		}
 	}
 	return row
+}
+
+func presentDamage(damage []models.Damage, all int) *views.Damage {
+	v := &views.Damage{More: all - len(damage)}
+	for _, d := range damage {
+		v.Parts = append(v.Parts, views.DamagedPart{Subset: d.Subset, FoundAt: d.FoundAt, SeenAt: d.SeenAt, JobURL: "/jobs/" + d.JobID.String(), Errors: d.Errors})
+	}
+	return v
 }
 
 // presentGroupNeed leads to where it is mended: to the job that says what went

@@ -111,6 +111,9 @@ func (s maintenanceScene) present() views.Maintenance {
 		v.Rows = append(v.Rows, s.presentKind(kind, v.Clock))
 	}
 	s.presentRound(&v)
+	if s.round.Damaged > 0 {
+		v.Damage = presentDamage(s.round.Damage, s.round.Damaged)
+	}
 	for _, j := range s.recent {
 		row := presentJobRow(j)
 		row.Waits = waitInBrief(j, s.waits[j.ID])
@@ -126,6 +129,7 @@ func (s maintenanceScene) presentKind(kind models.JobKind, clock ui.Clock) views
 	row := views.MaintenanceRow{
 		Kind: string(kind), Cron: cron, Words: words(cron), Enabled: enabled, LastState: string(st.LastState), LastCode: st.LastCode, LastError: st.LastError,
 		LastEndedAt: timeOf(st.LastEndedAt), GoodAt: timeOf(st.GoodAt), BacksOffUntil: st.BacksOffUntil(), BreakerOpen: st.BreakerOpen(), Failures: st.Failures, Percent: -1,
+		Stale: enabled && st.Stale(clock.Now) && (kind != models.KindCheck || s.round.Damaged == 0),
 	}
 	if st.LastJobID != nil {
 		row.LastJobID = st.LastJobID.String()

@@ -52,6 +52,33 @@ func TestTheMaintenanceTabSaysWhatIsSo(t *testing.T) {
 	see("backing off", "Forget needs a hand", "not tried again by itself before", "It broke. Mend it.")
 	state(models.KindForget, "failures = 5")
 	see("breaker open", "failed 5 times in a row and doesn’t run by itself any more")
+	state(models.KindForget, "failures = 0, last_state = 'cancelled', good_at = now() - interval '9 days', stale_at = now() - interval '1 hour'")
+	see("stale", "Forget needs a hand", "It has been due again and again while web was there, without success. Run it now, and see what becomes of it.", "Last good 9 d ago")
+	want(t, "turn off", b.post(at+"/forget/enabled", url.Values{"enabled": {"off"}}, admin...), 303)
+	state(models.KindForget, "stale_at = now()")
+	see("off", "!has been due")
+	state(models.KindForget, "stale_at = null, last_state = ''")
+
+	found := f.job(nil, models.KindCheck, models.JobFailed, time.Hour)
+	damage := func(subset, age string, errors int) {
+		t.Helper()
+		b.exec("insert into repository_damage select r.id, ?, now() - ?::interval, ?, now() - interval '1 hour', ? from repositories r where restic_id is null", subset, age, found, errors)
+	}
+	state(models.KindCheck, "stale_at = now()")
+	damage("3/12", "3 days", 4)
+	see("damage", "The repository is damaged", "Damage was found in part 3 of 12 of the data", "3 d ago", "and again", "1 h ago", "(4 errors). See that job", "restic repair index",
+		"restic repair snapshots --forget", "Turn prune off until", "The check reads part 3 of 12 of the data first", "Check again", "!at random", "!has been due")
+	if html := b.page(at); !strings.Contains(part(t, html, "damage"), `"/jobs/`+found.String()+`"`) || !strings.Contains(html, at+`/check/run" hx-post`) {
+		t.Error("no way to the job that found it, or to another check")
+	}
+	damage("", "2 days", 0)
+	damage("10%", "1 hour", 1)
+	see("more damage", "Damage was found in the repository’s structure", "Damage was found in 10% of the data, chosen at random, 1 h ago (1 error)", "chosen at random")
+	b.exec("insert into repository_damage select r.id, n || '/40', now(), ?, now(), 1 from repositories r, generate_series(1, 30) n where restic_id is null", found)
+	see("much damage", "23 more")
+	b.exec("delete from repository_damage")
+	state(models.KindCheck, "stale_at = null")
+
 	job := f.job(f.group, models.KindBackup, models.JobRunning, time.Minute)
 	prune := f.job(nil, models.KindPrune, models.JobQueued, time.Second)
 	see("waiting", "It waits for the", "backup of www on web")
@@ -234,11 +261,12 @@ func TestBrokenMaintenanceNeedsAHand(t *testing.T) {
 		t.Helper()
 		b.exec("update maintenance_states set last_job_id = ?, last_state = 'failed', last_error = 'Something. Mend it.', last_ended_at = now(), "+set+" where host_id = ? and kind = ?", job, web.host.ID, kind)
 	}
+	does, other := web, db
 	see := func(what string, kinds ...models.JobKind) {
 		t.Helper()
 		html, hand := b.page("/"), b.page("/?show=hand")
 		for _, kind := range models.MaintenanceKinds {
-			if has := strings.Contains(html, `id="attention-`+string(kind)+"-"+web.host.ID.String()); has != slices.Contains(kinds, kind) {
+			if has := strings.Contains(html, `id="attention-`+string(kind)+"-"+does.host.ID.String()); has != slices.Contains(kinds, kind) {
 				t.Errorf("%s: %s is listed: %v", what, kind, has)
 			}
 		}
@@ -246,11 +274,30 @@ func TestBrokenMaintenanceNeedsAHand(t *testing.T) {
 		if len(kinds) > 0 {
 			heading = "1 of 2 hosts needs a hand"
 		}
-		if !strings.Contains(plain(html), heading) || strings.Contains(hand, `id="host-`+web.host.ID.String()) != (len(kinds) > 0) || strings.Contains(hand, `id="host-`+db.host.ID.String()) {
+		if !strings.Contains(plain(html), heading) || strings.Contains(hand, `id="host-`+does.host.ID.String()) != (len(kinds) > 0) || strings.Contains(hand, `id="host-`+other.host.ID.String()) {
 			t.Errorf("%s: not %q: %.300s", what, heading, plain(html))
 		}
 	}
 	see("nothing broken")
+	state(models.KindForget, "stale_at = now() - interval '1 minute', good_at = now() - interval '12 days'")
+	see("stale, and off")
+	b.exec("update host_repo_maintenance set forget_enabled = true where host_id = ?", web.host.ID)
+	see("stale", models.KindForget)
+	late := part(t, b.page("/"), "attention-forget-"+web.host.ID.String())
+	for _, says := range []string{"Late", "Forget has not succeeded for 12 d, though it is due by “Every day at 03:30” (UTC) and the host was there. Something. Mend it.", "See what to do"} {
+		if !strings.Contains(plain(late), says) || !strings.Contains(late, `/maintenance"`) {
+			t.Errorf("it doesn't say %q: %s", says, plain(late))
+		}
+	}
+	if host := part(t, b.page("/"), "host-"+web.host.ID.String()); !strings.Contains(plain(host), "Maintenance") || !strings.Contains(host, "late") {
+		t.Errorf("the host itself says nothing of it: %s", plain(host))
+	}
+	state(models.KindForget, "good_at = null")
+	if late := plain(part(t, b.page("/"), "attention-forget-"+web.host.ID.String())); !strings.Contains(late, "Forget has never succeeded, though") {
+		t.Error(late)
+	}
+	state(models.KindForget, "stale_at = now() + interval '1 hour'")
+	see("not stale yet")
 	state(models.KindPrune, "failures = 4, last_code = 'locked'")
 	see("four times")
 	state(models.KindPrune, "failures = 5, last_code = 'locked'")
@@ -266,10 +313,17 @@ func TestBrokenMaintenanceNeedsAHand(t *testing.T) {
 	if !strings.Contains(row, `"/jobs/`+job.String()+`"`) {
 		t.Error("it doesn't lead to the last job")
 	}
-	state(models.KindCheck, "failures = 1, last_code = 'damaged'")
+	b.exec("insert into repository_damage select u.repository_id, s, now() - interval '2 days', ?, now(), 2 from repository_urls u, unnest(array['3/12', '']) s where u.url = '/srv/web'", job)
+	state(models.KindCheck, "failures = 5, last_code = 'damaged'")
 	see("damaged, too", models.KindPrune, models.KindCheck)
-	if row := part(t, b.page("/"), "attention-check-"+web.host.ID.String()); !strings.Contains(plain(row), "Something. Mend it.") || strings.Contains(plain(row), "in a row") {
-		t.Errorf("damage says %q", plain(row))
+	row = part(t, b.page("/"), "attention-check-"+web.host.ID.String())
+	for _, says := range []string{"Failed", "The repository is damaged, and no check has found it good since. Damage was found in ", "part 3 of 12 of the data (2 errors)", "the repository’s structure (2 errors)", "See what to do", "2 d ago"} {
+		if !strings.Contains(plain(row), says) || strings.Contains(plain(row), "in a row") {
+			t.Errorf("damage says %q, not %q", plain(row), says)
+		}
+	}
+	if !strings.Contains(row, `/maintenance"`) {
+		t.Error("damage doesn't lead to what says what to do")
 	}
 	if html := b.page("/"); !strings.Contains(part(t, html, "host-"+web.host.ID.String()), "Maintenance") {
 		t.Error("the host itself says nothing of it")
@@ -284,20 +338,25 @@ func TestBrokenMaintenanceNeedsAHand(t *testing.T) {
 	bind(web, "/srv/web")
 	see("bound again: another chance, but no less damage", models.KindCheck)
 
-	// Another host does it now; the damage is there until that one finds none.
+	// Another host does it now, and sees to the damage.
 	bind(db, "/srv/web")
 	state(models.KindPrune, "failures = 5, last_code = 'locked'")
 	see("shared", models.KindPrune, models.KindCheck)
 	if err := b.h.Jobs.OwnRepository(b.ctx, db.host.ID); err != nil {
 		t.Fatal(err)
 	}
+	does, other = db, web
 	see("done by another", models.KindCheck)
-	b.exec("update maintenance_states set good_at = now() + interval '1 second' where host_id = ? and kind = 'check'", db.host.ID)
-	see("found good by another")
+	for _, says := range []string{"Damage was found in part 3 of 12 of the data", "The check is done by db"} {
+		if html := b.page("/hosts/" + web.host.ID.String() + "/maintenance"); !strings.Contains(plain(html), says) || strings.Contains(html, "check-again") {
+			t.Errorf("who shares it isn't told %q, or offered a check", says)
+		}
+	}
 	bind(db, "/srv/db")
 	if _, err := models.OwnRepositories(b.ctx, b.db); err != nil {
 		t.Fatal(err)
 	}
+	does, other = web, db
 	see("its own again", models.KindPrune, models.KindCheck)
 	bind(web, "/srv/third")
 	see("another repository")

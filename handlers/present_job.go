@@ -154,7 +154,7 @@ func maintained(j *models.Job) *views.Maintained {
 		FreedBytes: known("removed_bytes"), RemainingBytes: known("remaining_bytes"), RepackedBytes: known("repacked_bytes"),
 	}
 	if j.Kind == models.KindCheck {
-		v.Part = j.Spec.ReadDataSubset
+		v.Part, v.Errors = j.Spec.ReadDataSubset, known("num_errors")
 	}
 	groups, _ := j.Stats["groups"].([]any)
 	for _, g := range groups {

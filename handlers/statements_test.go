@@ -64,7 +64,8 @@ func TestPagesAskForFewStatements(t *testing.T) {
 	if _, err := models.FindMaintenance(b.ctx, b.db, host.ID); err != nil {
 		t.Fatal(err)
 	}
-	b.exec("update maintenance_states set failures = 5, last_code = 'damaged', last_state = 'failed', last_error = 'It failed.'")
+	b.exec("update maintenance_states set failures = 5, last_code = 'damaged', last_state = 'failed', last_error = 'It failed.', stale_at = now()")
+	b.exec("insert into repository_damage select r.id, n || '/30', now(), ?, now(), 1 from repositories r, generate_series(1, 30) n", job.ID)
 	for _, kind := range models.MaintenanceKinds {
 		if _, err := models.RunMaintenance(b.ctx, b.db, host.ID, kind, models.System); err != nil {
 			t.Fatal(err)

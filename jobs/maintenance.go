@@ -36,6 +36,9 @@ func (s *Service) MaintainOnce(ctx context.Context, now time.Time) error {
 		return err
 	}
 	s.ownersChanged(ctx, change)
+	if err := models.ForgetStale(ctx, s.DB); err != nil {
+		return err
+	}
 	due, err := models.ListDueMaintenance(ctx, s.DB, now)
 	if err != nil {
 		return err

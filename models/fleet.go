@@ -80,8 +80,9 @@ type FleetHost struct {
 	// OldestGood is the oldest of its groups' newest good snapshots: what would
 	// be lost. Nil without any.
 	OldestGood *time.Time
-	// Unmaintained: its maintenance needs a hand.
-	Unmaintained bool
+	// Unmaintained is how bad it is that its maintenance needs a hand, "" where
+	// it doesn't.
+	Unmaintained Health
 	// Crons are the expressions of the enabled schedules.
 	Crons []string `bun:",array"`
 	// The backup under way, the running one before the waiting; "" for none.
@@ -129,7 +130,8 @@ func ListFleet(ctx context.Context, db IDB, f FleetFilter, cursor string, limit 
 		page.Where("h.enrolled_at is not null and not ?", hostOnline)
 	}
 	err := db.NewRaw(`select h.id, h.name, h.os, h.timezone, h.enrolled_at, h.link, h.last_seen_at, h.link_closed_at, h.cloned_at,
-			exists (select from host_repositories r where r.host_id = h.id) as bound, g.groups, coalesce(g.rank, 0) as rank, g.oldest_good, ? as unmaintained,
+			exists (select from host_repositories r where r.host_id = h.id) as bound, g.groups, coalesce(g.rank, 0) as rank, g.oldest_good, coalesce((select case when bool_and(?) then 'late' when count(*) > 0 then 'failed' end
+				from maintenance_states ms join host_repo_maintenance m on m.host_id = ms.host_id where ms.host_id = h.id and ?), '') as unmaintained,
 			array(select distinct s.cron from schedules s where s.host_id = h.id and s.enabled and s.archived_at is null) as crons,
 			coalesce(j.state, '') as active_state, j.progress as active_progress, d.days, d.good, d.warn, d.fail
 		from (?) h
@@ -143,7 +145,7 @@ func ListFleet(ctx context.Context, db IDB, f FleetFilter, cursor string, limit 
 		left join lateral (select j.state, j.progress from jobs j
 			where j.host_id = h.id and j.kind = 'backup' and j.state in ('queued', 'sent', 'running')
 			order by j.state = 'running' desc, j.id limit 1) j on true
-		order by lower(h.name)`, hostUnmaintained, page, bun.Safe(groupRank), FleetStripDays).Scan(ctx, &hosts)
+		order by lower(h.name)`, maintenanceStale, maintenanceBroken, page, bun.Safe(groupRank), FleetStripDays).Scan(ctx, &hosts)
 	if err != nil {
 		return nil, "", fmt.Errorf("list fleet: %w", err)
 	}

@@ -103,6 +103,8 @@ type JobSpec struct {
 	Preview *protocol.ForgetGroup `json:"preview,omitempty"`
 	// Of check.
 	ReadDataSubset string `json:"read_data_subset,omitempty"`
+	// Reread: that part was found damaged and is read out of turn.
+	Reread bool `json:"reread,omitempty"`
 }
 
 // Progress is the newest the agent said of a running job.

@@ -128,7 +128,7 @@ func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance, saved ...JobKi
 			if !other && !slices.Contains(saved, kind) {
 				continue
 			}
-			_, err := tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null,
+			_, err := tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null, stale_at = null,
 				effective_at = case when ? then now() else effective_at end where host_id = ? and kind = ?`, due, m.HostID, kind)
 			if err != nil {
 				return fmt.Errorf("save maintenance: %w", err)

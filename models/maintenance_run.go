@@ -21,6 +21,16 @@ const (
 	breakerOpenAt = 5
 )
 
+// Work that is due and never succeeds counts as stale after some of its periods,
+// but not before some days. A host that was silent for longer than staleAway
+// wasn't there: its time begins anew.
+const (
+	stalePeriods = 3
+	staleLeast   = 72 * time.Hour
+	staleGrace   = time.Hour // for the last run to end
+	staleAway    = 24 * time.Hour
+)
+
 // MaintenanceState is what became of one kind of a host's maintenance.
 type MaintenanceState struct {
 	bun.BaseModel `bun:"table:maintenance_states,alias:ms"`
@@ -37,6 +47,13 @@ type MaintenanceState struct {
 	LastError   string
 	LastEndedAt *time.Time
 	GoodAt      *time.Time
+	StaleAt     *time.Time
+}
+
+// Stale says that it has been due for long, while its host was there, and has
+// not succeeded; the breaker tells that better where it is open.
+func (s *MaintenanceState) Stale(now time.Time) bool {
+	return !s.BreakerOpen() && s.StaleAt != nil && !s.StaleAt.After(now)
 }
 
 // BreakerOpen says that it failed so often that it doesn't run by itself.
@@ -52,15 +69,17 @@ func (s *MaintenanceState) BacksOffUntil() time.Time {
 }
 
 // maintenanceBroken is SQL for whether a kind ms of a host's maintenance, whose
-// cadences are m, needs a hand: its last run found damage, or it failed so often
-// that it doesn't run by itself. What another host does for a shared repository
-// is that host's, and damage is over when that one found none.
-var maintenanceBroken = bun.SafeQuery(`((ms.last_code = ?0 or ms.failures >= ?1
-		and case ms.kind when 'forget' then m.forget_enabled when 'prune' then m.prune_enabled else m.check_enabled end)
+// cadences are m, needs a hand: the repository that the host checks is damaged,
+// or the kind failed so often that it doesn't run by itself, or it is stale. What
+// another host does for a shared repository is that host's.
+var maintenanceBroken = bun.SafeQuery(`(ms.kind = 'check' and ms.host_id in ? or (ms.failures >= ? or ms.stale_at <= now())
+	and case ms.kind when 'forget' then m.forget_enabled when 'prune' then m.prune_enabled else m.check_enabled end
 	and (ms.kind = 'forget' or not exists (select from host_repositories hr join repository_urls u on u.url = hr.url_key
-		join repositories r on r.id = u.repository_id join maintenance_states o on o.host_id = r.owner_host_id and o.kind = ms.kind
-		where hr.host_id = ms.host_id and o.host_id <> ms.host_id and (ms.last_code <> ?0 or o.good_at > ms.last_ended_at))))`,
-	protocol.ErrDamaged, breakerOpenAt)
+		join repositories r on r.id = u.repository_id where hr.host_id = ms.host_id and r.owner_host_id <> ms.host_id)))`,
+	bun.Safe(hostDamaged), breakerOpenAt)
+
+// maintenanceStale is SQL for whether that is only because it is stale.
+var maintenanceStale = bun.SafeQuery("(ms.failures < ? and not (ms.kind = 'check' and ms.host_id in ?))", breakerOpenAt, bun.Safe(hostDamaged))
 
 // ListMaintenanceStates reads a host's three.
 func ListMaintenanceStates(ctx context.Context, db IDB, host HostID) (map[JobKind]*MaintenanceState, error) {
@@ -88,6 +107,9 @@ type DueMaintenance struct {
 	Linked bool
 	// Skip is why there would be nothing to run, "" where there is.
 	Skip string
+	// StaleAt is when it counts as stale unless it succeeds before; zero where
+	// there is nothing that could succeed.
+	StaleAt time.Time
 }
 
 // ListDueMaintenance finds what is due on all hosts, the newest due time of each
@@ -144,9 +166,29 @@ func dueMaintenance(ctx context.Context, db IDB, now time.Time, where string, ar
 		case r.Busy:
 			d.Skip = CodeStillBusy
 		}
+		if d.Skip != CodeNothingToDo && d.Skip != CodeNotOwner {
+			d.StaleAt = staleAt(at, spec.Next(at, zoneNamed(r.Timezone)))
+		}
 		due = append(due, d)
 	}
 	return due, nil
+}
+
+// staleAt is when something counts as stale whose first due time without success
+// is at, by the time that is due next. It succeeded a period before, if ever.
+func staleAt(at, next time.Time) time.Time {
+	period := next.Sub(at)
+	return at.Add(max(stalePeriods*period, staleLeast) - period + staleGrace).UTC()
+}
+
+// ForgetStale begins anew for hosts that were away.
+func ForgetStale(ctx context.Context, db IDB) error {
+	_, err := db.ExecContext(ctx, `update maintenance_states s set stale_at = null from hosts h
+		where h.id = s.host_id and s.stale_at is not null and h.last_seen_at < now() - ?::interval`, interval(staleAway))
+	if err != nil {
+		return fmt.Errorf("stale maintenance: %w", err)
+	}
+	return nil
 }
 
 // RunDueMaintenance makes the row of a due time, once, whoever does it: a job
@@ -173,7 +215,7 @@ func RunDueMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, n
 		}
 		j := hostJob(host, kind, System, repo)
 		j.ScheduledAt, j.CatchUp = &d.At, d.CatchUp
-		if j.Spec, err = maintenanceSpec(ctx, tx, kind, repo); err != nil {
+		if j.Spec, err = maintenanceSpec(ctx, tx, kind, repo, false); err != nil {
 			return err
 		}
 		if d.Skip != "" {
@@ -190,7 +232,9 @@ func RunDueMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, n
 		if n, _ := res.RowsAffected(); n > 0 {
 			made = j
 		}
-		_, err = tx.ExecContext(ctx, "update maintenance_states set due_at = greatest(due_at, ?::timestamptz) where host_id = ? and kind = ?", d.At, host, kind)
+		_, err = tx.ExecContext(ctx, `update maintenance_states s set due_at = greatest(s.due_at, ?0::timestamptz), stale_at = case
+				when ?1::timestamptz is not null and h.last_seen_at > now() - ?2::interval then coalesce(s.stale_at, ?1) end
+			from hosts h where h.id = s.host_id and s.host_id = ?3 and s.kind = ?4`, d.At, known(d.StaleAt), interval(staleAway), host, kind)
 		if err != nil {
 			return fmt.Errorf("due maintenance: %w", err)
 		}
@@ -225,15 +269,16 @@ func ownerName(ctx context.Context, tx IDB, repo *HostRepository) (string, error
 	return "“" + owner.Name + "”", nil
 }
 
-// maintenanceSpec is what a run of a kind does, fixed now.
-func maintenanceSpec(ctx context.Context, tx IDB, kind JobKind, repo *HostRepository) (JobSpec, error) {
+// maintenanceSpec is what a run of a kind does, fixed now; asked says that a
+// person asked for it.
+func maintenanceSpec(ctx context.Context, tx IDB, kind JobKind, repo *HostRepository, asked bool) (JobSpec, error) {
 	switch kind {
 	case KindForget:
 		groups, err := forgetGroups(ctx, tx, repo.HostID)
 		return JobSpec{Forget: groups}, err
 	case KindCheck:
-		subset, err := nextSubset(ctx, tx, repo)
-		return JobSpec{ReadDataSubset: subset}, err
+		subset, reread, err := nextSubset(ctx, tx, repo, asked)
+		return JobSpec{ReadDataSubset: subset, Reread: reread}, err
 	}
 	return JobSpec{}, nil
 }
@@ -257,22 +302,6 @@ func forgetGroups(ctx context.Context, tx IDB, host HostID) ([]protocol.ForgetGr
 		groups = append(groups, protocol.ForgetGroup{GroupID: r.ID.String(), Name: r.Name, Tags: r.Tags, Retention: r.Retention})
 	}
 	return groups, nil
-}
-
-// nextSubset is the part of the data that the next check reads. n/t goes round:
-// t checks in a row read everything.
-func nextSubset(ctx context.Context, tx IDB, repo *HostRepository) (string, error) {
-	var subset string
-	var parts, next int
-	err := tx.QueryRowContext(ctx, `select m.check_read_data_subset, r.check_parts, r.check_next
-		from host_repo_maintenance m, repositories r where m.host_id = ? and r.id = ?`, repo.HostID, repo.RepositoryID).Scan(&subset, &parts, &next)
-	if err != nil {
-		return "", fmt.Errorf("part of the data: %w", err)
-	}
-	if _, t, ok := subsetParts(subset); ok && t == parts {
-		return fmt.Sprintf("%d/%d", next, t), nil
-	}
-	return subset, nil
 }
 
 // subsetParts reads n/t; anything else is not one.
@@ -308,7 +337,7 @@ func RunMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, acto
 		if err := mayMaintain(ctx, tx, repo, kind); err != nil {
 			return err
 		}
-		spec, err := maintenanceSpec(ctx, tx, kind, repo)
+		spec, err := maintenanceSpec(ctx, tx, kind, repo, true)
 		if err != nil {
 			return err
 		}
@@ -354,25 +383,21 @@ func mayMaintain(ctx context.Context, tx IDB, repo *HostRepository, kind JobKind
 }
 
 // keepMaintenance keeps how a forget, prune or check ended; it does nothing for
-// any other kind. Snapshots that a person removed are no news of the cadence, and
-// damage stays the last news until a run has looked at the data again.
+// any other kind. Snapshots that a person removed are no news of the cadence.
 func keepMaintenance(ctx context.Context, tx IDB, j *Job) error {
 	if !slices.Contains(MaintenanceKinds, j.Kind) || len(j.Spec.SnapshotIDs) > 0 {
 		return nil
 	}
-	where := bun.SafeQuery("host_id = ? and kind = ? and (last_job_id is null or last_job_id <= ?)", j.HostID, j.Kind, j.ID)
 	_, err := tx.ExecContext(ctx, `update maintenance_states set
 			failures = case when ?0 in ('succeeded', 'warning') then 0 when ?0 = 'failed' then failures + 1 else failures end,
 			failed_at = case when ?0 in ('succeeded', 'warning') then null when ?0 = 'failed' then ?1::timestamptz else failed_at end,
-			good_at = case when ?0 in ('succeeded', 'warning') then greatest(good_at, ?1::timestamptz) else good_at end where ?2`,
-		j.State, j.FinishedAt, where)
+			good_at = case when ?0 in ('succeeded', 'warning') then greatest(good_at, ?1::timestamptz) else good_at end,
+			stale_at = case when ?0 in ('succeeded', 'warning') then null else stale_at end,
+			last_job_id = ?2, last_state = ?0, last_code = ?3, last_error = ?4, last_ended_at = ?1
+		where host_id = ?5 and kind = ?6 and (last_job_id is null or last_job_id <= ?2)`,
+		j.State, j.FinishedAt, j.ID, j.ErrorCode, j.Error, j.HostID, j.Kind)
 	if err == nil {
-		_, err = tx.ExecContext(ctx, `update maintenance_states set last_job_id = ?, last_state = ?, last_code = ?, last_error = ?, last_ended_at = ?
-			where ? and (last_code <> ? or ? in ('succeeded', 'warning') or ? = last_code)`,
-			j.ID, j.State, j.ErrorCode, j.Error, j.FinishedAt, where, protocol.ErrDamaged, j.State, j.ErrorCode)
-	}
-	if err == nil && j.Kind == KindCheck && j.RepositoryID != nil && (j.State == JobSucceeded || j.ErrorCode == protocol.ErrDamaged) {
-		err = keepRound(ctx, tx, j)
+		err = keepCheck(ctx, tx, j)
 	}
 	if err != nil {
 		return fmt.Errorf("keep maintenance: %w", err)
@@ -380,24 +405,8 @@ func keepMaintenance(ctx context.Context, tx IDB, j *Job) error {
 	return nil
 }
 
-// keepRound moves the rotating check on to its next part. Two checks that were
-// made before either ended read the same part: it counts once. The job's end may
-// just have taught which repository its address leads to.
-func keepRound(ctx context.Context, tx IDB, j *Job) error {
-	n, t, ok := subsetParts(j.Spec.ReadDataSubset)
-	if !ok {
-		return nil
-	}
-	_, err := tx.ExecContext(ctx, `update repositories set check_parts = ?0, check_next = ?1 % ?0 + 1,
-			check_read = case when check_parts <> ?0 then 1 else check_read + 1 end % ?0,
-			check_round_at = case when check_parts <> ?0 or check_read = 0 then ?2::timestamptz else check_round_at end,
-			checked_whole_at = case when case when check_parts <> ?0 then 1 else check_read + 1 end >= ?0 then ?2::timestamptz else checked_whole_at end
-		where id = coalesce((select repository_id from repository_urls where url = ?3), ?4) and (check_parts <> ?0 or check_next = ?1)`,
-		t, n, j.FinishedAt, urlKey(j.RepositoryURL), *j.RepositoryID)
-	return err
-}
-
-// CheckRound is how far the check that reads the data part by part is round.
+// CheckRound is what the checks of a repository say of it: how far the one that
+// reads the data part by part is round, and what is damaged.
 type CheckRound struct {
 	// Parts is in how many the data is read, 0 before the first; Read of them
 	// were, since Since, and Next is the next one.
@@ -405,13 +414,18 @@ type CheckRound struct {
 	Since             *time.Time
 	// WholeAt is when the last of all parts was read.
 	WholeAt *time.Time
+	// Damage is what of the repository is damaged, at most damageShown of it, and
+	// Damaged how much there is.
+	Damage  []Damage `bun:"type:jsonb"`
+	Damaged int
 }
 
 // FindCheckRound reads how far the check of a host's repository is round.
 func FindCheckRound(ctx context.Context, db IDB, host HostID) (CheckRound, error) {
 	var c CheckRound
-	err := db.NewRaw(`select r.check_parts as parts, r.check_read as read, r.check_next as next, r.check_round_at as since, r.checked_whole_at as whole_at
-		from host_repositories hr join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id where hr.host_id = ?`, host).Scan(ctx, &c)
+	err := db.NewRaw(`select r.check_parts as parts, r.check_read as read, r.check_next as next, r.check_round_at as since, r.checked_whole_at as whole_at,
+			? as damage, (select count(*) from repository_damage where repository_id = r.id) as damaged
+		from host_repositories hr join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id where hr.host_id = ?`, damageJSON, host).Scan(ctx, &c)
 	if err != nil && !isNoRows(err) {
 		return c, fmt.Errorf("check round: %w", err)
 	}

@@ -21,8 +21,8 @@ const (
 	NeedGroup      NeedReason = "group"
 	NeedBackup     NeedReason = "backup"
 	NeedOneMachine NeedReason = "cloned"
-	// NeedMaintenance: its last run found the repository damaged, or it failed
-	// so often that it doesn't run by itself any more.
+	// NeedMaintenance: its repository is damaged (said with check), or it failed
+	// so often that it doesn't run by itself any more, or it is stale.
 	NeedMaintenance NeedReason = "maintenance"
 )
 
@@ -37,10 +37,12 @@ type Need struct {
 	Online   bool
 
 	// Kind is what is broken with NeedMaintenance, and Failures how often it
-	// failed in a row; its last job is the one below.
+	// failed in a row; its last success, cadence and last job are those below.
+	// Damage is why, where there is any, and Damaged how much.
 	Kind     JobKind
 	Failures int
-	LastCode string
+	Damage   []Damage `bun:"type:jsonb"`
+	Damaged  int
 
 	// The rest is the group's.
 	GroupID   *GroupID
@@ -76,23 +78,29 @@ func ListNeeds(ctx context.Context, db IDB, limit int) ([]*Need, bool, error) {
 			union all
 			select r.host_id, r.host_name, g.id, g.name, '', 'backup', ?, ? from source_groups g join ready r on r.host_id = g.host_id and r.unready is null where ?
 			union all
-			select r.host_id, r.host_name, null, '', ms.kind, 'maintenance', 'failed', 1 from maintenance_states ms
+			select r.host_id, r.host_name, null, '', ms.kind, 'maintenance', case when ? then 'late' else 'failed' end, case when ? then 2 else 1 end from maintenance_states ms
 				join host_repo_maintenance m on m.host_id = ms.host_id join ready r on r.host_id = ms.host_id and r.unready is null where ?
 			) u order by rank, lower(host_name), lower(group_name), kind, host_id limit ?)
-		select need.*, h.timezone, ? as online, g.good_at, g.due_at, coalesce(s.cron, '') as due_cron, coalesce(ms.failures, 0) as failures,
-			coalesce(ms.last_code, '') as last_code, coalesce(g.last_job_id, ms.last_job_id) as last_job_id,
+		select need.*, h.timezone, ? as online, coalesce(g.good_at, ms.good_at) as good_at, g.due_at,
+			coalesce(s.cron, case need.kind when 'forget' then m.forget_cron when 'prune' then m.prune_cron when 'check' then m.check_cron end, '') as due_cron,
+			coalesce(ms.failures, 0) as failures, damage.damage, coalesce(damage.damaged, 0) as damaged, coalesce(g.last_job_id, ms.last_job_id) as last_job_id,
 			coalesce(g.last_state, ms.last_state, '') as last_state, coalesce(g.last_error, ms.last_error, '') as last_error, last.finished_at as last_ended_at,
 			a.id as active_id, coalesce(a.state, '') as active_state, a.cancel_requested_at is not null as active_cancelling, a.progress as active_progress
 		from need join hosts h on h.id = need.host_id
 		left join source_groups g on g.id = need.group_id
 		left join schedules s on s.id = g.due_schedule_id
 		left join maintenance_states ms on ms.host_id = need.host_id and ms.kind = need.kind
+		left join host_repo_maintenance m on m.host_id = ms.host_id
+		left join lateral (select ? as damage, (select count(*) from repository_damage where repository_id = r.id) as damaged
+			from host_repositories hr join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id
+			where hr.host_id = ms.host_id and ms.kind = 'check') damage on true
 		left join jobs last on last.id = coalesce(g.last_job_id, ms.last_job_id)
 		left join lateral (select * from jobs j
 			where j.host_id = g.host_id and j.source_group_id = g.id and j.kind = 'backup' and j.state in ('queued', 'sent', 'running')
 			order by j.state = 'running' desc, j.id limit 1) a on true
 		order by rank, lower(host_name), lower(need.group_name), need.kind, need.host_id`,
-		bun.Safe(hostUnready), hostCloned, bun.Safe(groupHealth), bun.Safe(groupRank), bun.Safe(groupUnsafe), maintenanceBroken, limit+1, hostOnline).Scan(ctx, &needs)
+		bun.Safe(hostUnready), hostCloned, bun.Safe(groupHealth), bun.Safe(groupRank), bun.Safe(groupUnsafe),
+		maintenanceStale, maintenanceStale, maintenanceBroken, limit+1, hostOnline, damageJSON).Scan(ctx, &needs)
 	if err != nil {
 		return nil, false, fmt.Errorf("list needs: %w", err)
 	}

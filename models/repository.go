@@ -233,7 +233,7 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		}
 		// What became of maintenance was about the data of the repository before.
 		other := was != nil && was.URLKey != r.URLKey
-		_, err = tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null,
+		_, err = tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null, stale_at = null,
 			last_job_id = case when ?0 then null else last_job_id end, last_state = case when ?0 then '' else last_state end,
 			last_code = case when ?0 then '' else last_code end, last_error = case when ?0 then '' else last_error end,
 			good_at = case when ?0 then null else good_at end where host_id = ?1`, other, host)
@@ -414,6 +414,11 @@ func learnRepository(ctx context.Context, tx IDB, job *Job, id string) error {
 	}
 	if known == *job.RepositoryID {
 		return nil
+	}
+	_, err = tx.ExecContext(ctx, `insert into repository_damage select ?, d.subset, d.found_at, d.job_id, d.seen_at, d.errors
+		from repository_damage d join repositories r on r.id = d.repository_id where r.id = ? and r.restic_id is null on conflict do nothing`, known, *job.RepositoryID)
+	if err != nil {
+		return fmt.Errorf("learn repository: %w", err)
 	}
 	return moveURL(ctx, tx, job.RepositoryURL, *job.RepositoryID, known)
 }

@@ -236,11 +236,11 @@ var advices = []advice{
 		act: "Check repository", to: toRepository,
 	},
 	{
-		code: protocol.ErrDamaged, brief: "repository damaged", headline: "The check found damage in the repository",
+		code: protocol.ErrDamaged, brief: "repository damaged", headline: "There is damage in the repository",
 		steps: []step{
 			{text: "Let no prune run until this is mended: ", link: "turn it off", to: toMaintenance, after: "."},
 			{text: "Look for the cause first: the disk, the storage or the memory of a host that writes to it."},
-			{text: "Then, on {host}, follow the lines of the log below with ", code: "restic repair", after: " and run the check again."},
+			{text: "Then, on {host}, follow the lines of the log below with ", code: "restic repair", after: " and run the check again: it begins with what was damaged."},
 		},
 	},
 	{

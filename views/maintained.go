@@ -19,6 +19,8 @@ type Maintained struct {
 	// Part is how much of the data a check read, as restic is told: 3/12, 10%;
 	// "" for none of it.
 	Part string
+	// Errors is how many a check told.
+	Errors *int64
 }
 
 // MaintainedGroup is what a forget did for one group's policy; Error is why it
@@ -49,6 +51,7 @@ func (m Maintained) figures() []figureOf {
 	if m.Part != "" {
 		out = append(out, figureOf{"Data read", partWords(m.Part)})
 	}
+	add("Errors found", m.Errors, ui.Number)
 	return out
 }
 

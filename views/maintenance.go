@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"resticfleet/agent/protocol"
 	"resticfleet/views/ui"
 )
 
@@ -20,6 +21,7 @@ type Maintenance struct {
 	AgentTooOld   bool // it doesn't know forget, prune and check
 	Rows          []MaintenanceRow
 	Round         *CheckRound
+	Damage        *Damage // nil while none is known
 	Owner         *RepositoryOwner
 	Recent        []JobRow
 	GroupsKept    []string // "www keeps the last 7 daily snapshots"
@@ -49,6 +51,8 @@ type MaintenanceRow struct {
 	BacksOffUntil time.Time
 	BreakerOpen   bool
 	Failures      int
+	// Stale: it has not succeeded for long, and nothing else says why.
+	Stale bool
 	// Subset is check's part of the data.
 	Subset string
 	// Elsewhere is the owner that does this for the shared repository; its text
@@ -80,6 +84,21 @@ type MaintenanceForm struct {
 	Errors                                       Errors
 }
 
+// row is a kind's.
+func (m Maintenance) row(kind string) MaintenanceRow {
+	for _, r := range m.Rows {
+		if r.Kind == kind {
+			return r
+		}
+	}
+	return MaintenanceRow{}
+}
+
+// tellsError: a failure is told in its row, but damage above all rows.
+func (m Maintenance) tellsError(r MaintenanceRow) bool {
+	return r.LastState == "failed" && r.LastError != "" && (m.Damage == nil || r.LastCode != protocol.ErrDamaged)
+}
+
 func (m Maintenance) url() string { return "/hosts/" + m.HostID + "/maintenance" }
 
 // What it is for, and the button's name.
@@ -104,13 +123,15 @@ func (m Maintenance) heading() string {
 			elsewhere = append(elsewhere, r.Kind)
 		case !r.Enabled:
 			off = append(off, r.Kind)
-		case r.BreakerOpen || r.LastState == "failed":
+		case r.BreakerOpen || r.Stale || r.LastState == "failed":
 			bad = append(bad, r.Kind)
 		}
 	}
 	switch {
 	case !m.HasRepository:
 		return "There is no repository to maintain yet"
+	case m.Damage != nil:
+		return "The repository is damaged"
 	case len(bad) == 1:
 		return JobTitle(bad[0], "") + " needs a hand"
 	case len(bad) > 1:

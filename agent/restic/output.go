@@ -40,6 +40,7 @@ type Output struct {
 	exitMessage string
 	overflowed  bool           // the document is longer than what is kept of it
 	figures     map[string]any // of prune
+	found       int64          // errors that check told
 	stderrTail  string
 	unreadable  []string
 	errorCount  int64
@@ -108,6 +109,9 @@ func (o *Output) Feed(stream string, line Line) Event {
 	}
 	text := clip(trimmed, line.Truncated)
 	if stream == Stderr {
+		if checkError.Match(line.Text) {
+			o.found++
+		}
 		o.stderrTail = tail(o.stderrTail+text+"\n", maxTail)
 		return Event{Level: protocol.LevelWarning, Text: text}
 	}

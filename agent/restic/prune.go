@@ -1,6 +1,7 @@
 package restic
 
 import (
+	"maps"
 	"regexp"
 	"strconv"
 
@@ -45,8 +46,20 @@ func alone(s *script, args []string) (*Step, *protocol.Finished) {
 	if r.ExitCode == 0 {
 		return nil, &protocol.Finished{JobID: s.job.Run.JobID, Outcome: protocol.OutcomeSucceeded, ExitCode: new(int), Stats: stats}
 	}
-	return nil, end(s.job, *r, stats)
+	finished := end(s.job, *r, stats)
+	if n := r.Output.found; n > 0 && finished.ErrorCode == protocol.ErrDamaged && r.is("check") {
+		finished.Stats = maps.Clone(finished.Stats)
+		if finished.Stats == nil {
+			finished.Stats = map[string]any{}
+		}
+		finished.Stats["num_errors"] = n
+	}
+	return nil, finished
 }
+
+// checkError is a line by which check tells of one error, as its JSON summary
+// would count them in num_errors. That form of its output has no progress.
+var checkError = regexp.MustCompile(`^(?:error: |pack [0-9a-f]{64}[ :]|  \S|download error: |check successful on second attempt)`)
 
 // restic says how far it is, and what it has done, in plain lines.
 var (
