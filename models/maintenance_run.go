@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -269,21 +268,10 @@ func nextSubset(ctx context.Context, tx IDB, repo *HostRepository) (string, erro
 	if err != nil {
 		return "", fmt.Errorf("part of the data: %w", err)
 	}
-	if _, t, ok := subsetParts(subset); ok && t == parts {
+	if _, t, ok := protocol.SubsetPart(subset); ok && t == parts {
 		return fmt.Sprintf("%d/%d", next, t), nil
 	}
 	return subset, nil
-}
-
-// subsetParts reads n/t; anything else is not one.
-func subsetParts(subset string) (n, t int, ok bool) {
-	m := subsetFraction.FindStringSubmatch(subset)
-	if m == nil {
-		return 0, 0, false
-	}
-	n, _ = strconv.Atoi(m[1]) // four digits at most
-	t, _ = strconv.Atoi(m[2])
-	return n, t, n >= 1 && n <= t
 }
 
 // RunMaintenance makes a run of forget, prune or check for a person, now. One
@@ -295,7 +283,8 @@ func RunMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, acto
 		if _, err := lockHost(ctx, tx, host); err != nil {
 			return err
 		}
-		if _, err := FindMaintenance(ctx, tx, host); err != nil {
+		plan, err := FindMaintenance(ctx, tx, host)
+		if err != nil {
 			return err
 		}
 		repo, err := FindRepository(ctx, tx, host)
@@ -307,6 +296,9 @@ func RunMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, acto
 		}
 		if err := mayMaintain(ctx, tx, repo, kind); err != nil {
 			return err
+		}
+		if why := plan.SubsetProblem(); kind == KindCheck && why != "" {
+			return Conflict("No check can run (read_data_subset): %s. Change when check runs, then run it.", why)
 		}
 		spec, err := maintenanceSpec(ctx, tx, kind, repo)
 		if err != nil {
@@ -384,7 +376,7 @@ func keepMaintenance(ctx context.Context, tx IDB, j *Job) error {
 // made before either ended read the same part: it counts once. The job's end may
 // just have taught which repository its address leads to.
 func keepRound(ctx context.Context, tx IDB, j *Job) error {
-	n, t, ok := subsetParts(j.Spec.ReadDataSubset)
+	n, t, ok := protocol.SubsetPart(j.Spec.ReadDataSubset)
 	if !ok {
 		return nil
 	}
