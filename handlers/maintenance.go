@@ -135,7 +135,7 @@ func (s maintenanceScene) presentKind(kind models.JobKind, clock ui.Clock) views
 		row.LastJobID = st.LastJobID.String()
 	}
 	if kind == models.KindCheck {
-		row.Subset = s.plan.CheckReadDataSubset
+		row.Subset, row.SubsetProblem = s.plan.CheckReadDataSubset, s.plan.SubsetProblem()
 	}
 	if o := s.owner; kind != models.KindForget && o != nil && !o.HostID.IsZero() && o.HostID != s.host.ID {
 		row.Elsewhere = ui.Link{Text: o.Name, URL: maintenancePlace(o.HostID)}

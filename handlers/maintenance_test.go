@@ -107,6 +107,10 @@ func TestTheCadenceFormsRefuseWhatCannotWork(t *testing.T) {
 		{"prune", "nonsense", "", "nonsense"},
 		{"check", "30 5 * * 0", "0/5", "f-read_data_subset-error"},
 		{"check", "30 5 * * 0", "13/12", "f-read_data_subset-error"},
+		{"check", "30 5 * * 0", "1/257", "t at most 256"},
+		{"check", "30 5 * * 0", "1048576", "its unit K, M, G or T"},
+		{"check", "30 5 * * 0", "9999999999T", "f-read_data_subset-error"},
+		{"check", "30 5 * * 0", "101%", "f-read_data_subset-error"},
 	} {
 		want(t, c.kind+" "+c.cron+c.subset, b.post(at+"/"+c.kind, url.Values{"cron": {c.cron}, "read_data_subset": {c.subset}}, admin...), 422, c.says)
 	}
@@ -120,6 +124,34 @@ func TestTheCadenceFormsRefuseWhatCannotWork(t *testing.T) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	want(t, "no such kind", b.post(at+"/backup/run", nil, admin...), 404)
+}
+
+// A part of the data that restic refuses, and an older server took, stands in the
+// way of nothing but checks, and the page says how to mend it.
+func TestAPartThatCannotBeReadIsSaid(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	f := b.fleet("web")
+	at := "/hosts/" + f.host.ID.String() + "/maintenance"
+	admin := []string{"Authorization", "Bearer " + b.token(models.RoleAdmin)}
+	b.exec("update host_repo_maintenance set check_enabled = true, check_read_data_subset = '5' where host_id = ?", f.host.ID)
+	html := plain(b.page(at))
+	for _, part := range []string{"Check needs a hand", "No check can run. How much of the data it reads: &#34;5&#34; is no part of the data that restic can read: use n/t"} {
+		if !strings.Contains(html, part) {
+			t.Errorf("it doesn't say %q:\n%s", part, html)
+		}
+	}
+	want(t, "the form", b.do("GET", at+"/check", nil, admin...), 200, `value="5"`)
+	want(t, "run now", b.post(at+"/check/run", nil, admin...), 409, "its unit K, M, G or T")
+	for _, kind := range []string{"forget", "prune"} {
+		want(t, kind+" on", b.post(at+"/"+kind+"/enabled", url.Values{"enabled": {"on"}}, admin...), 303)
+	}
+	want(t, "check off", b.post(at+"/check/enabled", url.Values{"enabled": {"off"}}, admin...), 303)
+	want(t, "check on", b.post(at+"/check/enabled", url.Values{"enabled": {"on"}}, admin...), 422, "its unit K, M, G or T")
+	want(t, "check mended", b.post(at+"/check", url.Values{"cron": {"0 1 * * 6"}, "read_data_subset": {"5M"}, "enabled": {"on"}}, admin...), 303)
+	if html := plain(b.page(at)); strings.Contains(html, "No check can run") {
+		t.Error("it still says that no check can run")
+	}
 }
 
 // One host prunes and checks for all that share a repository; another is asked

@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -159,6 +160,55 @@ func TestAnOutageIsMadeUpForOnce(t *testing.T) {
 	rows := b.due(h, models.KindForget)
 	if last := rows[len(rows)-1]; len(rows) != 2 || last.State != models.JobSkipped || last.ErrorCode != models.CodeNothingToDo {
 		t.Errorf("nothing to do leaves %d rows, %s %s", len(rows), last.State, last.ErrorCode)
+	}
+}
+
+// What a forget does is fixed when it is made, by a person or as it is due: each
+// live group's policy, for every tag that the group ever had. What a policy
+// becomes while the job waits is for the next one.
+func TestAForgetIsFixedWhenItIsMade(t *testing.T) {
+	t.Parallel()
+	for origin, makeIt := range map[string]func(*bundle, *models.Host){
+		"run now": func(b *bundle, h *models.Host) {
+			must[*models.Job](b.t)(b.servers[0].RunMaintenance(b.ctx, h.ID, models.KindForget, models.System))
+		},
+		"due": func(b *bundle, h *models.Host) { b.maintain(0, time.Now()) },
+	} {
+		t.Run(origin, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			h := b.host("web-1", "/srv/repo")
+			add := func(h *models.Host, name string, r models.Retention) *models.Group {
+				return must[*models.Group](t)(models.AddGroup(b.ctx, b.db, h.ID, models.GroupFields{Name: name, Includes: []string{"/srv"}, Retention: r}))
+			}
+			www, gone := add(h, "www", models.Retention{KeepDaily: 7}), add(h, "gone", models.Retention{KeepLast: 2})
+			etc := add(h, "etc", models.Retention{KeepWithin: "30d", KeepTags: []string{"keep"}})
+			add(h, "for-ever", models.Retention{})
+			add(b.host("web-2", "/srv/repo"), "www", models.Retention{KeepLast: 1})
+			site := models.GroupFields{Name: "Site", Tag: "site", Includes: []string{"/srv"}, Retention: www.Retention}
+			must[*models.Group](t)(models.UpdateGroup(b.ctx, b.db, h.ID, www.ID, site))
+			must[[]models.JobID](t)(models.DeleteGroup(b.ctx, b.db, h.ID, gone.ID))
+			if origin == "due" {
+				if err := models.SaveMaintenance(b.ctx, b.db, &models.Maintenance{HostID: h.ID, ForgetCron: "0 * * * *", ForgetEnabled: true, PruneCron: "@daily", CheckCron: "@daily"}); err != nil {
+					t.Fatal(err)
+				}
+				b.exec("update maintenance_states set effective_at = now() - interval '10 years'")
+				b.exec("update host_repositories set bound_at = now() - interval '10 years'")
+			}
+			link, _ := b.hello(0, h)
+			b.exec("update hosts set timezone_since = now() - interval '10 years'")
+			makeIt(b, h)
+			site.Retention = models.Retention{KeepLast: 1}
+			must[*models.Group](t)(models.UpdateGroup(b.ctx, b.db, h.ID, www.ID, site))
+			run := b.next(link)
+			want := []protocol.ForgetGroup{
+				{GroupID: etc.ID.String(), Name: "etc", Tags: []string{"etc"}, Retention: models.Retention{KeepWithin: "30d", KeepTags: []string{"keep"}}},
+				{GroupID: www.ID.String(), Name: "Site", Tags: []string{"site", "www"}, Retention: models.Retention{KeepDaily: 7}},
+			}
+			if run.Kind != protocol.KindForget || run.ResticHost != h.ResticHost || len(run.SnapshotIDs) != 0 || !reflect.DeepEqual(run.Forget, want) {
+				t.Errorf("sent %+v, want %+v", run, want)
+			}
+		})
 	}
 }
 

@@ -27,7 +27,7 @@ type Damage struct {
 }
 
 // Part reads which part of the data is damaged; false where that is not known.
-func (d Damage) Part() (n, of int, ok bool) { return subsetParts(d.Subset) }
+func (d Damage) Part() (n, of int, ok bool) { return protocol.SubsetPart(d.Subset) }
 
 // damageShown is how much of a repository's damage is told one by one.
 const damageShown = 10
@@ -44,7 +44,7 @@ const hostDamaged = `(select hr.host_id from repository_damage d join repositori
 
 // wholeData reports whether a check reads everything.
 func wholeData(subset string) bool {
-	if _, t, ok := subsetParts(subset); ok {
+	if _, t, ok := protocol.SubsetPart(subset); ok {
 		return t == 1
 	}
 	percent, ok := strings.CutSuffix(subset, "%")
@@ -80,7 +80,7 @@ func keepCheck(ctx context.Context, tx IDB, j *Job) error {
 	// A structure that is damaged fails every check, whatever it reads; what is
 	// chosen at random is other data each time.
 	same := ""
-	if _, _, ok := subsetParts(j.Spec.ReadDataSubset); ok {
+	if _, _, ok := protocol.SubsetPart(j.Spec.ReadDataSubset); ok {
 		same = j.Spec.ReadDataSubset
 	}
 	_, err = tx.ExecContext(ctx, "delete from repository_damage where repository_id = ? and job_id < ? and (subset in ('', ?) or ?)",
@@ -106,7 +106,7 @@ func keepRound(ctx context.Context, tx IDB, repo int32, j *Job) (whole bool, err
 	if _, err := tx.ExecContext(ctx, "update repositories set check_reread = ? where id = ?", j.Spec.Reread, repo); err != nil {
 		return false, err
 	}
-	n, t, ok := subsetParts(j.Spec.ReadDataSubset)
+	n, t, ok := protocol.SubsetPart(j.Spec.ReadDataSubset)
 	if !ok {
 		return false, nil
 	}
@@ -139,7 +139,7 @@ func nextSubset(ctx context.Context, tx IDB, repo *HostRepository, asked bool) (
 	if damaged != "" {
 		return damaged, true, nil
 	}
-	if _, t, ok := subsetParts(subset); ok && t == parts {
+	if _, t, ok := protocol.SubsetPart(subset); ok && t == parts {
 		return fmt.Sprintf("%d/%d", next, t), false, nil
 	}
 	return subset, false, nil

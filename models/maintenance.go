@@ -3,13 +3,12 @@ package models
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/uptrace/bun"
 
+	"resticfleet/agent/protocol"
 	"resticfleet/models/cronspec"
 )
 
@@ -65,20 +64,24 @@ func FindMaintenance(ctx context.Context, db IDB, host HostID) (*Maintenance, er
 	return m, nil
 }
 
-// Validate checks cadences and the subset; an error names each bad field.
-func (m *Maintenance) Validate() error {
-	var p problems
-	for _, c := range []struct{ field, cron string }{
-		{"forget.cron", m.ForgetCron}, {"prune.cron", m.PruneCron}, {"check.cron", m.CheckCron},
-	} {
-		if _, err := cronspec.Parse(c.cron); err != nil {
-			p.add(c.field, "%s", err)
-		}
+// judge names what is wrong with a kind's cadence, and with check's subset.
+func (m *Maintenance) judge(kind JobKind, p *problems) {
+	cron, _ := m.Cadence(kind)
+	if _, err := cronspec.Parse(cron); err != nil {
+		p.add(string(kind)+".cron", "%s", err)
 	}
-	if !validSubset(m.CheckReadDataSubset) {
-		p.add("check.read_data_subset", "%q is not a subset: use n/t with n between 1 and t (\"1/12\"), a percentage (\"10%%\"), a size (\"500M\"), or nothing to read no data", m.CheckReadDataSubset)
+	if why := m.SubsetProblem(); kind == KindCheck && why != "" {
+		p.add("check.read_data_subset", "%s", why)
 	}
-	return p.err()
+}
+
+// SubsetProblem is why no check can work, "" if one can: an older server stored
+// parts of the data that restic refuses.
+func (m *Maintenance) SubsetProblem() string {
+	if protocol.ValidSubset(m.CheckReadDataSubset) {
+		return ""
+	}
+	return fmt.Sprintf("%q is no part of the data that restic can read: use %s", m.CheckReadDataSubset, protocol.SubsetForms)
 }
 
 // knowMaintenanceStates makes the rows of what becomes of each kind where they
@@ -107,11 +110,9 @@ var MaintenanceKinds = []JobKind{KindForget, KindPrune, KindCheck}
 
 // SaveMaintenance validates and stores a host's cadences. Of what has changed
 // nothing is due before now; what failed again and again gets another chance
-// where it changed, and where a person saved just that.
+// where it changed, and where a person saved just that. What an older server
+// stored is not judged where it stays and is off, or somebody saves another kind.
 func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance, saved ...JobKind) error {
-	if err := m.Validate(); err != nil {
-		return err
-	}
 	return Tx(ctx, db, func(tx IDB) error {
 		if _, err := lockHost(ctx, tx, m.HostID); err != nil {
 			return err
@@ -120,12 +121,17 @@ func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance, saved ...JobKi
 		if err != nil {
 			return err
 		}
+		var p problems
 		for _, kind := range MaintenanceKinds {
 			wasCron, wasEnabled := before.Cadence(kind)
 			cron, enabled := m.Cadence(kind)
 			due := cron != wasCron || enabled != wasEnabled
-			other := due || kind == KindCheck && m.CheckReadDataSubset != before.CheckReadDataSubset
-			if !other && !slices.Contains(saved, kind) {
+			subset := kind == KindCheck && m.CheckReadDataSubset != before.CheckReadDataSubset
+			touched := due || subset || slices.Contains(saved, kind)
+			if cron != wasCron || subset || enabled && (touched || len(saved) == 0) {
+				m.judge(kind, &p)
+			}
+			if !touched {
 				continue
 			}
 			_, err := tx.ExecContext(ctx, `update maintenance_states set failures = 0, failed_at = null, stale_at = null,
@@ -133,6 +139,9 @@ func SaveMaintenance(ctx context.Context, db *DB, m *Maintenance, saved ...JobKi
 			if err != nil {
 				return fmt.Errorf("save maintenance: %w", err)
 			}
+		}
+		if err := p.err(); err != nil {
+			return err
 		}
 		return saveMaintenance(ctx, tx, m)
 	})
@@ -150,25 +159,4 @@ func saveMaintenance(ctx context.Context, db IDB, m *Maintenance) error {
 		return fmt.Errorf("save maintenance: %w", err)
 	}
 	return nil
-}
-
-var (
-	subsetFraction = regexp.MustCompile(`^([0-9]{1,4})/([0-9]{1,4})$`)
-	subsetPercent  = regexp.MustCompile(`^([0-9]{1,3}(?:\.[0-9]{1,4})?)%$`)
-	subsetSize     = regexp.MustCompile(`^[1-9][0-9]{0,9}[KMGT]?$`)
-)
-
-// validSubset knows the three forms of restic's --read-data-subset.
-func validSubset(s string) bool {
-	if s == "" {
-		return true
-	}
-	if _, _, ok := subsetParts(s); ok {
-		return true
-	}
-	if m := subsetPercent.FindStringSubmatch(s); m != nil {
-		f, _ := strconv.ParseFloat(m[1], 64)
-		return f > 0 && f <= 100
-	}
-	return subsetSize.MatchString(s)
 }

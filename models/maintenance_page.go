@@ -3,6 +3,8 @@ package models
 import (
 	"context"
 	"fmt"
+
+	"resticfleet/agent/protocol"
 )
 
 // Maintains reports whether the host's agent knows forget, prune and check. One
@@ -12,7 +14,7 @@ func (h *Host) Maintains() bool { return h.LastSeenAt == nil || h.AgentProtocol 
 // CheckParts is in how many parts the check reads the data, one after the other;
 // 0 where it doesn't go round.
 func (m *Maintenance) CheckParts() int {
-	_, parts, _ := subsetParts(m.CheckReadDataSubset)
+	_, parts, _ := protocol.SubsetPart(m.CheckReadDataSubset)
 	return parts
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -304,17 +303,6 @@ func forgetGroups(ctx context.Context, tx IDB, host HostID) ([]protocol.ForgetGr
 	return groups, nil
 }
 
-// subsetParts reads n/t; anything else is not one.
-func subsetParts(subset string) (n, t int, ok bool) {
-	m := subsetFraction.FindStringSubmatch(subset)
-	if m == nil {
-		return 0, 0, false
-	}
-	n, _ = strconv.Atoi(m[1]) // four digits at most
-	t, _ = strconv.Atoi(m[2])
-	return n, t, n >= 1 && n <= t
-}
-
 // RunMaintenance makes a run of forget, prune or check for a person, now. One
 // that still waits is that run, refreshed; where no group has a policy, a forget
 // is a skipped job that says so.
@@ -324,7 +312,8 @@ func RunMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, acto
 		if _, err := lockHost(ctx, tx, host); err != nil {
 			return err
 		}
-		if _, err := FindMaintenance(ctx, tx, host); err != nil {
+		plan, err := FindMaintenance(ctx, tx, host)
+		if err != nil {
 			return err
 		}
 		repo, err := FindRepository(ctx, tx, host)
@@ -336,6 +325,9 @@ func RunMaintenance(ctx context.Context, db *DB, host HostID, kind JobKind, acto
 		}
 		if err := mayMaintain(ctx, tx, repo, kind); err != nil {
 			return err
+		}
+		if why := plan.SubsetProblem(); kind == KindCheck && why != "" {
+			return Conflict("No check can run (read_data_subset): %s. Change when check runs, then run it.", why)
 		}
 		spec, err := maintenanceSpec(ctx, tx, kind, repo, true)
 		if err != nil {

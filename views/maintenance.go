@@ -53,8 +53,9 @@ type MaintenanceRow struct {
 	Failures      int
 	// Stale: it has not succeeded for long, and nothing else says why.
 	Stale bool
-	// Subset is check's part of the data.
-	Subset string
+	// Subset is check's part of the data; SubsetProblem is why it can't be read,
+	// "" if it can.
+	Subset, SubsetProblem string
 	// Elsewhere is the owner that does this for the shared repository; its text
 	// is "" where this host does it.
 	Elsewhere ui.Link
@@ -123,7 +124,7 @@ func (m Maintenance) heading() string {
 			elsewhere = append(elsewhere, r.Kind)
 		case !r.Enabled:
 			off = append(off, r.Kind)
-		case r.BreakerOpen || r.Stale || r.LastState == "failed":
+		case r.BreakerOpen || r.Stale || r.LastState == "failed" || r.SubsetProblem != "":
 			bad = append(bad, r.Kind)
 		}
 	}

@@ -148,8 +148,8 @@ func Validate(run protocol.Run) error {
 	case protocol.KindForget, protocol.KindSnapshots, protocol.KindDiff:
 		return validateSnapshots(run)
 	case protocol.KindCheck:
-		if run.ReadDataSubset != "" && !subset.MatchString(run.ReadDataSubset) {
-			return fmt.Errorf("%q is no subset of the data", run.ReadDataSubset)
+		if !protocol.ValidSubset(run.ReadDataSubset) {
+			return fmt.Errorf("%q is no part of the data that restic can read (read_data_subset): in the host's maintenance, use %s", run.ReadDataSubset, protocol.SubsetForms)
 		}
 	}
 	return nil
@@ -157,7 +157,6 @@ func Validate(run protocol.Run) error {
 
 var (
 	snapshotIDs = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	subset      = regexp.MustCompile(`^[0-9]{1,10}(?:/[0-9]{1,4}|\.?[0-9]{0,4}%|[KMGT])?$`)
 	within      = regexp.MustCompile(`^([0-9]{1,5}[ymdh]){1,4}$`)
 )
 

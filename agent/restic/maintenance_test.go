@@ -224,6 +224,9 @@ func TestValidateMaintenance(t *testing.T) {
 		},
 		"a diff of one": func(r *protocol.Run) { r.Kind, r.SnapshotIDs = protocol.KindDiff, []string{snapshotID(1)} },
 		"a subset":      func(r *protocol.Run) { r.Kind, r.ReadDataSubset = protocol.KindCheck, "1/2 --force" },
+		"a part of 257": func(r *protocol.Run) { r.Kind, r.ReadDataSubset = protocol.KindCheck, "1/257" },
+		"no unit":       func(r *protocol.Run) { r.Kind, r.ReadDataSubset = protocol.KindCheck, "1048576" },
+		"too much":      func(r *protocol.Run) { r.Kind, r.ReadDataSubset = protocol.KindCheck, "9999999999T" },
 	} {
 		run := forgetRun("a")
 		if err := Validate(run); err != nil {
@@ -234,7 +237,7 @@ func TestValidateMaintenance(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	for _, subset := range []string{"", "1/2", "5%", "2.5%", "500M", "10G"} {
+	for _, subset := range []string{"", "1/2", "256/256", "5%", "2.5%", "500M", "10G"} {
 		run := testRun(protocol.KindCheck)
 		run.ReadDataSubset = subset
 		if err := Validate(run); err != nil {

@@ -371,8 +371,14 @@ func TestMaintenance(t *testing.T) {
 	b.call("PUT", path, object{"forget": m["forget"], "prune": m["prune"]}).refused(422, "check")
 	b.call("PUT", path, object{"forget": object{"cron": "@daily"}, "prune": m["prune"], "check": m["check"]}).refused(422, "forget.enabled")
 	b.call("PUT", path, object{"forget": object{"cron": "0 0 30 2 *", "enabled": true}, "prune": m["prune"], "check": m["check"]}).refused(422, "forget.cron")
-	m["check"].(object)["read_data_subset"] = "13/12"
-	b.call("PUT", path, m).refused(422, "check.read_data_subset")
+	for _, bad := range []string{"0/5", "13/12", "1/257", "5", "1048576", "9999999999T", "101%", "half"} {
+		m["check"].(object)["read_data_subset"] = bad
+		if refused := b.call("PUT", path, m); !strings.Contains(refused.raw, "t at most 256") || !strings.Contains(refused.raw, "its unit K, M, G or T") {
+			t.Errorf("%q: no remedy: %s", bad, refused.raw)
+		} else {
+			refused.refused(422, "check.read_data_subset")
+		}
+	}
 	if again := b.call("GET", path, nil); again.raw != saved.raw {
 		t.Errorf("a refused change was stored: %s", again.raw)
 	}
