@@ -63,7 +63,7 @@ func TestAFailureIsFoundUnderstoodAndMended(t *testing.T) {
 	p.click(p.link("Backup of docs"))
 	p.sees(p.heading("Something to back up is not there"))
 	p.says(p.Locator("#job"), missing)
-	p.says(p.Locator("#written"), "Nothing was written. docs has no good snapshot yet.")
+	p.says(p.Locator("#written"), "Nothing was written. docs has no good snapshot.")
 	download, err := p.ExpectDownload(func() error { return p.link("Download the log").Click() })
 	p.must(err)
 	if name := download.SuggestedFilename(); !strings.HasPrefix(name, h.name+"-backup-docs-") || !strings.HasSuffix(name, ".log") {

@@ -48,7 +48,7 @@ func (h *Handlers) compareSnapshots(c echo.Context) error {
 	}
 	again := c.QueryParam("again") != ""
 	if diff == nil && !partial(c) && (again || job == nil || job.State == models.JobSucceeded) {
-		if job, err = h.Jobs.CompareSnapshots(ctx, older, newer, who(c).Actor()); err != nil {
+		if job, err = h.Jobs.CompareSnapshots(ctx, older, newer, true, who(c).Actor()); err != nil {
 			return err
 		}
 	}

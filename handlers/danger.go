@@ -183,19 +183,28 @@ func (h *Handlers) deleteHost(c echo.Context) error {
 	return done(c, "/")
 }
 
+// removeSnapshotsQuestion says so where one removal can't take them all.
 func removeSnapshotsQuestion(host *models.Host, n models.GroupSnapshots) views.Confirm {
 	clock := pageClock(host.Location())
-	goes := n.Count - n.Held
-	lost := ui.Count(int64(goes), "snapshot", "snapshots") + " of “" + n.Name + "” " + map[bool]string{true: "is", false: "are"}[goes == 1] + " removed from the repository, whatever the group keeps by its policy. The newest is of " +
-		clock.Exact(n.Newest) + ", the oldest of " + clock.Exact(n.Oldest) + ". Nobody can restore from them any more."
-	stays := "The source group, its schedules and the snapshots of all other groups stay. Space is freed only by the next prune."
-	if n.Held > 0 {
-		stays = ui.Count(int64(n.Held), "held one stays.", "held ones stay.") + " " + stays
-	}
-	return danger(host, "/source-groups/"+n.GroupID.String()+"/remove-snapshots", "remove snapshots", views.Confirm{
+	all := n.Count - n.Held
+	goes := min(all, models.RemovedAtOnce)
+	what := ui.Count(int64(goes), "snapshot", "snapshots")
+	q := views.Confirm{
 		Title: "Remove all snapshots of " + n.Name, Heading: "Remove all snapshots of “" + n.Name + "”?",
-		Lost: lost, Stays: stays, Act: "Remove " + ui.Count(int64(goes), "snapshot", "snapshots"), Keep: "Keep them", TypeName: n.Name,
-	})
+		Lost: what + " of “" + n.Name + "” " + map[bool]string{true: "is", false: "are"}[goes == 1] + " removed from the repository, whatever the group keeps by its policy. The newest is of " +
+			clock.Exact(n.Newest) + ", the oldest of " + clock.Exact(n.Oldest) + ". Nobody can restore from them any more.",
+		Stays: "The source group, its schedules and the snapshots of all other groups stay. Space is freed only by the next prune.",
+		Act:   "Remove " + what, Keep: "Keep them", TypeName: n.Name,
+	}
+	if goes < all {
+		q.Title, q.Heading = "Remove the oldest snapshots of "+n.Name, "Remove the oldest "+what+" of “"+n.Name+"”?"
+		q.Lost = "One removal takes at most " + what + ", and “" + n.Name + "” has " + ui.Number(int64(all)) + ": the oldest are removed from the repository, from that of " +
+			clock.Exact(n.Oldest) + " on, whatever the group keeps by its policy. Nobody can restore from them any more. To remove the rest, do this again when it has ended."
+	}
+	if n.Held > 0 {
+		q.Stays = ui.Count(int64(n.Held), "held one stays.", "held ones stay.") + " " + q.Stays
+	}
+	return danger(host, "/source-groups/"+n.GroupID.String()+"/remove-snapshots", "remove snapshots", q)
 }
 
 // removeSnapshots asks on a GET, and makes the job where the group's name was

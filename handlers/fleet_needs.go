@@ -118,7 +118,7 @@ func needCause(n *models.Need, now time.Time) string {
 	case n.LastState == models.JobWarning:
 		said = append(said, n.LastError)
 	case n.Health == models.HealthNever:
-		said = append(said, "It has no good snapshot yet.")
+		said = append(said, "It has no good snapshot.")
 	}
 	if n.DueAt != nil && n.DueAt.Before(now) {
 		due := "Due " + ui.Age(now.Sub(*n.DueAt)) + " ago"

@@ -121,7 +121,7 @@ func TestTheFleetSaysWhoIsNotSafe(t *testing.T) {
 		{"cloned-" + cloned.ID.String(), []string{"Failed", "cloned", "one of them is a copy"}, host(cloned), models.RoleViewer, ""},
 		{gone.ID.String(), []string{"Late", "away", "Due 3 h ago", "offline"}, host(away), models.RoleViewer, run(gone)},
 		{late.ID.String(), []string{"Late", "busy", "late", "Due 3 h ago, by the schedule “Every day at 02:00” (UTC); no good snapshot since."}, run(late), models.RoleOperator, ""},
-		{never.ID.String(), []string{"Never backed up", "busy", "never", "no good snapshot yet"}, run(never), models.RoleOperator, ""},
+		{never.ID.String(), []string{"Never backed up", "busy", "never", "no good snapshot"}, run(never), models.RoleOperator, ""},
 		{small.ID.String(), []string{"Never backed up", "busy", "small", "It holds too little."}, "/jobs/" + last.ID.String(), models.RoleViewer, run(small)},
 		{empty.ID.String(), []string{"Never backed up", "empty", "no source group"}, host(empty) + "/source-groups/new", models.RoleOperator, ""},
 		{unbound.ID.String(), []string{"Never backed up", "unbound", "no repository"}, host(unbound) + "/repository", models.RoleAdmin, ""},

@@ -122,4 +122,13 @@ func TestTheRetentionEditorShowsWhatAPolicyWouldDo(t *testing.T) {
 	if n := b.count("select count(*) from jobs where kind = 'forget' and jsonb_array_length(spec->'snapshot_ids') = 29"); n != 1 {
 		t.Error("no job for the 29")
 	}
+
+	// More than one removal takes: it says so, and takes the oldest.
+	b.exec(`insert into snapshots (host_id, id, at, hostname, source_group_id)
+		select ?, 'a' || lpad(to_hex(n), 63, '0'), '2026-10-01'::timestamptz - n * interval '1 minute', 'web-01', ? from generate_series(1, ?) n`, h.ID, g.ID, models.RemovedAtOnce)
+	want(t, "too many", b.do("GET", remove, nil, admin...), 200, "Remove the oldest 10,000 snapshots of “www”?", "at most 10,000 snapshots, and “www” has 10,029", "do this again when it has ended", ">Remove 10,000 snapshots<")
+	want(t, "too many", b.post(remove, url.Values{"name": {"www"}}, admin...), 303)
+	if n := b.count("select count(*) from jobs where kind = 'forget' and jsonb_array_length(spec->'snapshot_ids') = 10000 and spec->'snapshot_ids'->>0 = 'a' || lpad(to_hex(10000), 63, '0')"); n != 1 {
+		t.Error("no job for the oldest 10,000")
+	}
 }

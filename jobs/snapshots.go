@@ -25,9 +25,10 @@ func (s *Service) DeleteSnapshot(ctx context.Context, host models.HostID, id str
 	return s.asked(models.DeleteSnapshot(ctx, s.DB, host, id, actor))
 }
 
-// CompareSnapshots has a host's agent compare two of its snapshots.
-func (s *Service) CompareSnapshots(ctx context.Context, older, newer *models.Snapshot, actor models.Actor) (*models.Job, error) {
-	return s.asked(models.AskDiff(ctx, s.DB, older, newer, actor))
+// CompareSnapshots has a host's agent compare two of its snapshots, again also
+// where that has just failed.
+func (s *Service) CompareSnapshots(ctx context.Context, older, newer *models.Snapshot, again bool, actor models.Actor) (*models.Job, error) {
+	return s.asked(models.AskDiff(ctx, s.DB, older, newer, again, actor))
 }
 
 func (s *Service) asked(j *models.Job, err error) (*models.Job, error) {

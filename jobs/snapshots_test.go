@@ -300,8 +300,8 @@ func TestAComparisonIsAskedForOnceAndKept(t *testing.T) {
 		return must[*models.Snapshot](t)(models.FindSnapshot(b.ctx, b.db, h.ID, snapshotNo(h, n).ID))
 	}
 	older, newer := models.Ordered(find(2), find(1))
-	j := must[*models.Job](t)(b.servers[0].CompareSnapshots(b.ctx, older, newer, models.System))
-	if again := must[*models.Job](t)(b.servers[1].CompareSnapshots(b.ctx, older, newer, models.System)); again.ID != j.ID {
+	j := must[*models.Job](t)(b.servers[0].CompareSnapshots(b.ctx, older, newer, false, models.System))
+	if again := must[*models.Job](t)(b.servers[1].CompareSnapshots(b.ctx, older, newer, false, models.System)); again.ID != j.ID {
 		t.Error("two at a time")
 	}
 	var first, second []protocol.Change

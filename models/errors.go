@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -32,6 +33,8 @@ type Error struct {
 	Fields  []FieldError
 	// Detail goes into the answer beside the message, by name.
 	Detail map[string]any
+	// RetryAfter is with EUnavailable when to ask again, 0 for soon.
+	RetryAfter time.Duration
 }
 
 // FieldError names one field, what is wrong with it, and the remedy.

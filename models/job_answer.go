@@ -177,7 +177,7 @@ func keepAnswer(ctx context.Context, tx IDB, host *Host, j *Job) error {
 		if j.Kind == KindDiff {
 			err = keepDiff(ctx, tx, j)
 		} else {
-			err = reconcileSnapshots(ctx, tx, host, j)
+			err = reconcileSnapshots(ctx, tx, host, repo, j)
 		}
 		if err != nil {
 			return err

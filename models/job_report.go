@@ -238,7 +238,7 @@ func judge(j *Job, m protocol.Finished, usual size) ending {
 		return ending{state: JobFailed, code: protocol.ErrSnapshotMissing,
 			error: "restic ended well but named no snapshot. Look at the log, then run the backup again."}
 	}
-	e.good = e.state == JobSucceeded || e.code == protocol.ErrUnreadable || e.code == protocol.ErrEndUnrecorded
+	e.good = e.state == JobSucceeded || slices.Contains(goodWarnings, e.code)
 	switch holds := sizeIn(m.Stats); {
 	case holds.files < j.Spec.MinFiles || holds.bytes < j.Spec.MinBytes:
 		e = ending{state: JobWarning, code: protocol.ErrBelowMinimum,

@@ -236,8 +236,13 @@ func CountSnapshots(ctx context.Context, db IDB, host HostID) ([]GroupSnapshots,
 	return all, nil
 }
 
+// RemovedAtOnce is how many snapshots one removal names at most, the oldest: with
+// those that are held they have to fit into one protocol.MaxFrame.
+const RemovedAtOnce = 10_000
+
 // RemoveSnapshots makes the job that forgets all of a group's known snapshots
-// but the held ones, whatever its policy says. EConflict where there are none.
+// but the held ones, up to RemovedAtOnce, whatever its policy says. EConflict
+// where there are none.
 func RemoveSnapshots(ctx context.Context, db *DB, host HostID, group GroupID, actor Actor) (*Job, error) {
 	var j *Job
 	err := Tx(ctx, db, func(tx IDB) error {
@@ -255,7 +260,7 @@ func RemoveSnapshots(ctx context.Context, db *DB, host HostID, group GroupID, ac
 		j = hostJob(host, KindForget, actor, repo)
 		j.SourceGroupName = g.Name
 		err = tx.NewRaw(`select id from snapshots s where source_group_id = ? and host_id = ?
-			and not exists (select from snapshot_holds h where h.host_id = s.host_id and h.snapshot_id = s.id) order by at, id limit 5000`, group, host).Scan(ctx, &j.Spec.SnapshotIDs)
+			and not exists (select from snapshot_holds h where h.host_id = s.host_id and h.snapshot_id = s.id) order by at, id limit ?`, group, host, RemovedAtOnce).Scan(ctx, &j.Spec.SnapshotIDs)
 		if err != nil {
 			return fmt.Errorf("remove snapshots: %w", err)
 		}

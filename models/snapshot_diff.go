@@ -1,8 +1,12 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"math"
+	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -51,12 +55,12 @@ func FindDiff(ctx context.Context, db IDB, older, newer *Snapshot) (*SnapshotDif
 }
 
 // AskDiff has the host's agent compare two snapshots; a comparison of them that
-// has not ended is that one.
-func AskDiff(ctx context.Context, db *DB, older, newer *Snapshot, actor Actor) (*Job, error) {
+// has not ended is that one. One that has just failed is not repeated unless
+// asked for: it is EUnavailable with the reason, and when to ask again.
+func AskDiff(ctx context.Context, db *DB, older, newer *Snapshot, again bool, actor Actor) (*Job, error) {
 	if older.ID == newer.ID {
 		return nil, Invalid("against", "is the same snapshot: choose another one")
 	}
-	pair := []string{older.ID, newer.ID}
 	var made JobID
 	err := Tx(ctx, db, func(tx IDB) error {
 		h, err := lockHost(ctx, tx, older.HostID)
@@ -67,12 +71,20 @@ func AskDiff(ctx context.Context, db *DB, older, newer *Snapshot, actor Actor) (
 		if err != nil {
 			return err
 		}
-		err = tx.NewRaw("select id from jobs where host_id = ? and kind = 'diff' and state in ('queued', 'sent', 'running') and spec->'snapshot_ids' = ? limit 1", h.ID, jsonb{pair}).Scan(ctx, &made)
-		if err == nil || !isNoRows(err) {
+		last, err := LastDiffJob(ctx, tx, older, newer)
+		switch {
+		case err != nil:
 			return err
+		case last != nil && !last.State.Ended():
+			made = last.ID
+			return nil
+		case last != nil && !again:
+			if err := diffFailed(last, time.Now()); err != nil {
+				return err
+			}
 		}
 		j := hostJob(h.ID, KindDiff, actor, repo)
-		j.Spec.SnapshotIDs = pair
+		j.Spec.SnapshotIDs = []string{older.ID, newer.ID}
 		made = j.ID
 		return insertJob(ctx, tx, j)
 	})
@@ -80,6 +92,26 @@ func AskDiff(ctx context.Context, db *DB, older, newer *Snapshot, actor Actor) (
 		return nil, err
 	}
 	return FindJob(ctx, db, made)
+}
+
+// diffAgain is how long after a failed comparison the next GET makes another:
+// a program that waits for the answer asks every few seconds.
+const diffAgain = time.Minute
+
+// diffFailed is nil for a comparison that may be made again.
+func diffFailed(last *Job, now time.Time) error {
+	if last.State == JobSucceeded || last.FinishedAt == nil {
+		return nil
+	}
+	wait := last.FinishedAt.Add(diffAgain).Sub(now)
+	if wait <= 0 {
+		return nil
+	}
+	why := cmp.Or(strings.TrimSpace(last.Error), "It was "+string(last.State)+".")
+	return &Error{
+		Code: EUnavailable, RetryAfter: wait, Detail: map[string]any{"job_id": last.ID},
+		Message: fmt.Sprintf("The two could not be compared. %s The host is asked anew from %d s from now on.", why, int(math.Ceil(wait.Seconds()))),
+	}
 }
 
 // LastDiffJob is the newest comparison of two snapshots, nil for none.

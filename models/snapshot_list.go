@@ -97,7 +97,7 @@ func refreshAfter(ctx context.Context, tx IDB, host *Host, j *Job) error {
 // reconcileSnapshots makes a host's list what a complete answer says. Restic
 // looked at the moment when the job was started: an answer from before the one
 // that is there changes nothing, whatever comes last. Holds stay.
-func reconcileSnapshots(ctx context.Context, tx IDB, host *Host, j *Job) error {
+func reconcileSnapshots(ctx context.Context, tx IDB, host *Host, repo *HostRepository, j *Job) error {
 	looked := j.SentAt
 	if j.StartedAt != nil {
 		looked = j.StartedAt
@@ -130,7 +130,14 @@ func reconcileSnapshots(ctx context.Context, tx IDB, host *Host, j *Job) error {
 	if err != nil {
 		return fmt.Errorf("snapshots: %w", err)
 	}
-	return assignSnapshots(ctx, tx, host.ID)
+	if err := assignSnapshots(ctx, tx, host.ID); err != nil {
+		return err
+	}
+	if j.SentAt == nil {
+		return nil // nobody asked for it
+	}
+	// By our own clock, and surely before restic looked.
+	return keepExisting(ctx, tx, repo, *j.SentAt)
 }
 
 // assignSnapshots says to which group each of a host's snapshots belongs. Its

@@ -1121,7 +1121,7 @@ func GroupRow(h Host, g Group) templ.Component {
 				}
 			}
 		} else {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 79, "no good snapshot yet")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 79, "no good snapshot")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

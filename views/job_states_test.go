@@ -73,7 +73,7 @@ func TestTheJobsPageInEveryState(t *testing.T) {
 		"failed": {func(j *Job) { end(j, "failed", protocol.ErrRestic); exit := 1; j.ExitCode = &exit },
 			[]string{"Failed", "The cause. The remedy.", "restic’s exit code was 1.", "What to do", "No snapshot was written. What restic had sent", good, "9d1be07c", "1 d 3 h"}, nil},
 		"failed before restic": {func(j *Job) { end(j, "failed", protocol.ErrMissingInclude); j.StartedAt = time.Time{} }, []string{"Nothing was written."}, []string{"restic had sent", "after 0"}},
-		"failed, nothing good": {func(j *Job) { end(j, "failed", protocol.ErrWrongPassword); j.NewestGood = nil }, []string{"Nothing was written.", "www has no good snapshot yet."}, nil},
+		"failed, nothing good": {func(j *Job) { end(j, "failed", protocol.ErrWrongPassword); j.NewestGood = nil }, []string{"Nothing was written.", "www has no good snapshot."}, nil},
 		"failed, a good one since": {func(j *Job) { end(j, "failed", protocol.ErrWrongPassword); j.NewestGood.At = now.Add(-time.Hour) },
 			[]string{"The newest good snapshot of www is"}, []string{"still"}},
 		"failed, good one elsewhere": {func(j *Job) { end(j, "failed", protocol.ErrNoRepository); j.NewestGood.Elsewhere = "/srv/old" },

@@ -1427,7 +1427,7 @@ func newestGood(j Job) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 95, " has no good snapshot yet.")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 95, " has no good snapshot.")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -197,7 +197,8 @@ func handle[I, O any](f func(*server, context.Context, *I) (*O, error)) registra
 				return output, nil
 			}
 			p := newProblem(err, in)
-			if p.Status >= http.StatusInternalServerError && ctx.Err() == nil {
+			// What a host could not answer is told to who asked, and no fault of ours.
+			if p.Status >= http.StatusInternalServerError && models.CodeOf(err) != models.EUnavailable && ctx.Err() == nil {
 				s.Log.ErrorContext(ctx, "request failed", "method", op.Method, "route", op.Path, "status", p.Status, "err", err)
 			}
 			return nil, p

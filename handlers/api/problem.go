@@ -1,12 +1,15 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"maps"
+	"math"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -31,6 +34,8 @@ type problem struct {
 	// extra stands beside the members above, such as the schedules that are in
 	// the way of a deletion.
 	extra map[string]any
+	// retryAfter is in seconds, 0 for soon.
+	retryAfter int
 }
 
 type fieldProblem struct {
@@ -66,7 +71,7 @@ func (p *problem) GetHeaders() http.Header {
 	case http.StatusUnauthorized:
 		return http.Header{"Www-Authenticate": {`Bearer realm="resticfleet"`}}
 	case http.StatusServiceUnavailable:
-		return http.Header{"Retry-After": {"5"}}
+		return http.Header{"Retry-After": {strconv.Itoa(cmp.Or(p.retryAfter, 5))}}
 	}
 	return nil
 }
@@ -111,7 +116,7 @@ func newProblem(err error, in string) *problem {
 		return done
 	case errors.As(err, &known) && statusOf[known.Code] != 0:
 		p := withStatus(statusOf[known.Code], known.Error())
-		p.extra = known.Detail
+		p.extra, p.retryAfter = known.Detail, int(math.Ceil(known.RetryAfter.Seconds()))
 		for _, f := range known.Fields {
 			p.Errors = append(p.Errors, fieldProblem{f.Field, f.Message, in + "." + f.Field})
 		}

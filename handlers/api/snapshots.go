@@ -192,7 +192,7 @@ func (s *server) getDiff(ctx context.Context, in *struct {
 	if d != nil {
 		return &diffAnswer{Status: http.StatusOK, Body: snapshotDiff{d.Older, d.Newer, d.Stats, d.Changes, d.More}}, nil
 	}
-	j, err := s.Jobs.CompareSnapshots(ctx, older, newer, who)
+	j, err := s.Jobs.CompareSnapshots(ctx, older, newer, false, who)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -87,6 +88,20 @@ func TestSnapshots(t *testing.T) {
 	j = b.call("GET", snap+"/diff?against="+ids[4], nil).want(202)
 	if again := b.call("GET", at+"/"+ids[4]+"/diff?against="+ids[0][:8], nil).want(202); again["id"] != j["id"] || j["kind"] != "diff" {
 		t.Errorf("compared twice: %v", again)
+	}
+	// One that has just failed says why, and is repeated only when it had time to be
+	// mended.
+	b.exec("update jobs set state = 'failed', finished_at = now() - interval '20 seconds', error = 'Wrong password. Enter the one that opens it.' where id = ?", j["id"])
+	for range 2 {
+		r := b.call("GET", snap+"/diff?against="+ids[4], nil)
+		p := r.refused(503, "")
+		if wait, err := strconv.Atoi(r.header.Get("Retry-After")); err != nil || wait < 20 || wait > 40 || p["job_id"] != j["id"] || !strings.Contains(p["detail"].(string), "Enter the one that opens it.") {
+			t.Errorf("a comparison that failed: %q %v", r.header.Get("Retry-After"), p)
+		}
+	}
+	b.exec("update jobs set finished_at = now() - interval '61 seconds' where id = ?", j["id"])
+	if again := b.call("GET", snap+"/diff?against="+ids[4], nil).want(202); again["id"] == j["id"] {
+		t.Error("it is never tried again")
 	}
 	b.call("GET", snap+"/diff", nil).refused(422, "against")
 	b.call("GET", snap+"/diff?against="+ids[0], nil).refused(422, "against")
