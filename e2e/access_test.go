@@ -62,7 +62,7 @@ func TestLoginLeadsBack(t *testing.T) {
 	p.must(p.Context().ClearCookies())
 	p.click(p.button("Add source group"))
 	logIn()
-	p.sees(p.link("Fleet"))
+	p.path("/hosts/" + h.id + "/source-groups/new")
 	p.click(p.GetByText(suite.target.user).First())
 	p.click(p.button("Log out"))
 	p.path("/login")

@@ -166,7 +166,12 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"07-setup-group", setup.group, nil},
 		{"07-setup-running", setup.running, func(p *page) { p.sees(p.Locator("#step-4 progress")) }},
 		{"07-setup-good", setup.good, nil},
-		{"08-host", host, nil},
+		{"08-host", host, func(p *page) {
+			p.sees(p.Locator("#groups progress"))
+			if moved := p.script(progressMoves); moved != 0 {
+				p.t.Errorf("a running backup's progress moves what is below it by %v px", moved)
+			}
+		}},
 		{"09-host-not-enrolled", other, nil},
 		{"10-repository", other + "/repository", nil},
 		{"10-repository-second", other + "/repository/maintenance", nil},
@@ -433,6 +438,17 @@ const beyondTheEdge = `() => {
 	if (document.documentElement.scrollWidth <= width) return [];
 	return [...document.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > width)
 		.slice(-3).map(e => e.outerHTML.slice(0, 200));
+}`
+
+// progressMoves is by how much a group's progress moves the schedules below.
+const progressMoves = `() => {
+	const line = document.querySelector("#groups progress").parentElement;
+	const top = () => document.querySelector("#schedules").getBoundingClientRect().top;
+	const there = top();
+	line.style.display = "none";
+	const moved = there - top();
+	line.style.display = "";
+	return moved;
 }`
 
 // axe fails the test for everything that axe-core finds on the page.

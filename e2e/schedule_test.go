@@ -94,13 +94,39 @@ func TestScheduleFromTheFormFires(t *testing.T) {
 	if made.ScheduledID == nil || *made.SourceGroupID != group {
 		t.Errorf("the job is of schedule %v and group %v", made.ScheduledID, *made.SourceGroupID)
 	}
+	p.must(p.Mouse().Move(0, 0))
 	p.says(p.Locator("#recent-jobs"), "schedule")
-	p.must(p.expect.Locator(p.Locator("#recent-jobs tbody tr")).Not().ToHaveCount(0))
 
+	// Whoever is among the rows keeps them; what came meanwhile comes then.
+	newest := p.Locator("#recent-jobs tbody tr").First()
+	p.must(newest.Hover())
+	was, err := newest.GetAttribute("id")
+	p.must(err)
+	p.sees(p.GetByText("show when you leave the list"))
+	p.must(p.expect.Locator(newest).ToHaveAttribute("id", was))
+	p.must(p.Mouse().Move(0, 0))
+	p.must(p.expect.Locator(newest).Not().ToHaveAttribute("id", was))
+
+	// The switch stays under the pointer, however long the agent takes to confirm.
+	h.kill()
+	p.says(p.Locator("#host"), "last seen")
 	toggle := row.GetByRole(*playwright.AriaRoleSwitch)
+	places := func() string {
+		return p.script(`JSON.stringify([...document.querySelectorAll("#schedules [role=switch], #recent-jobs")].map(e => e.getBoundingClientRect().top))`).(string)
+	}
+	there, lagging := places(), p.Locator("#schedule-lag")
 	p.click(toggle)
 	p.must(p.expect.Locator(toggle).ToHaveAttribute("aria-checked", "false"))
 	p.says(row, "off")
+	p.says(lagging, "The agent is away")
+	if now := places(); now != there {
+		t.Errorf("while the agent lags the schedules are at %s, before at %s", now, there)
+	}
+	h.start()
+	p.hidden(lagging)
+	if now := places(); now != there {
+		t.Errorf("when the agent has confirmed the schedules are at %s, before at %s", now, there)
+	}
 	p.unreloaded()
 	eventually(t, "the agent has the schedule switched off", func() bool {
 		current, applied := h.versions()

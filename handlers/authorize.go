@@ -116,11 +116,35 @@ func (h *Handlers) setCookie(c echo.Context, cookie *http.Cookie) {
 const nextCookie = "next"
 
 func (h *Handlers) rememberPage(c echo.Context) {
-	r := c.Request()
-	if r.Method != http.MethodGet || r.URL.Path == "/" || r.URL.Path == "/events" {
+	page := pageOf(c)
+	if page == "/" || page == "/events" {
 		return
 	}
-	h.setCookie(c, &http.Cookie{Name: nextCookie, Value: url.QueryEscape(r.URL.RequestURI()), MaxAge: 600})
+	h.setCookie(c, &http.Cookie{Name: nextCookie, Value: url.QueryEscape(page), MaxAge: 600})
+}
+
+// pageOf is the path of the page that a request comes from, or asks for; "/"
+// where that is none of ours.
+func pageOf(c echo.Context) string {
+	r := c.Request()
+	raw := r.Header.Get("HX-Current-URL")
+	if raw == "" && safe(r.Method) {
+		return r.URL.RequestURI()
+	}
+	if raw == "" {
+		raw = r.Referer()
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Host != r.Host {
+		return "/"
+	}
+	// A form that came back with mistakes stands where only posts go.
+	found := c.Echo().NewContext(nil, nil)
+	c.Echo().Router().Find(http.MethodGet, u.EscapedPath(), found)
+	if found.Get(echo.ContextKeyHeaderAllow) != nil {
+		return "/"
+	}
+	return localPath(u.RequestURI())
 }
 
 // rememberedPage is where to go after signing in: one of our own paths.

@@ -96,6 +96,48 @@ func TestAfterLoginOnlyOurOwnPages(t *testing.T) {
 	}
 }
 
+// However a session's end is met, the login leads to the page that one was on.
+func TestASessionThatEndedLeadsBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user("admin")
+	const site = "http://example.com"
+	partial := []string{"HX-Request", "true", "HX-Request-Type", "partial", "HX-Current-URL"}
+	for _, c := range []struct {
+		method, path string
+		header       []string
+		want         string
+	}{
+		{"GET", "/jobs?state=failed", nil, "/jobs?state=failed"},
+		{"GET", "/", append(partial, site+"/?show=hand"), "/?show=hand"},
+		{"POST", "/jobs/x/cancel", append(partial, site+"/jobs/x"), "/jobs/x"},
+		{"POST", "/hosts/x/source-groups", append(partial, site+"/hosts/x/source-groups/new"), "/hosts/x/source-groups/new"},
+		{"POST", "/hosts/x/source-groups", []string{"Referer", site + "/hosts/x/source-groups/new"}, "/hosts/x/source-groups/new"},
+		{"GET", "/events", append(partial, site+"/jobs"), "/jobs"},
+		{"GET", "/events", nil, "/"},
+		{"POST", "/hosts/x/source-groups", nil, "/"},
+		{"POST", "/hosts/x/source-groups", []string{"Referer", site + "/hosts/x/source-groups"}, "/"}, // a form that came back: no page
+		{"POST", "/hosts/x/source-groups", []string{"Referer", "http://evil.example/jobs"}, "/"},
+		{"POST", "/hosts/x/source-groups", append(partial, "http://evil.example/jobs"), "/"},
+		{"POST", "/hosts/x/source-groups", append(partial, site+"//evil.example/jobs"), "/"},
+		{"POST", "/hosts/x/source-groups", append(partial, "/jobs"), "/"},
+	} {
+		res := b.do(c.method, c.path, nil, append([]string{"Cookie", "session=ended"}, c.header...)...)
+		body(t, res)
+		if to := res.Header.Get("Location") + res.Header.Get("HX-Redirect"); to != "/login" {
+			t.Errorf("%s %s %v: %d to %q", c.method, c.path, c.header, res.StatusCode, to)
+		}
+		var cookies []string
+		for _, cookie := range res.Cookies() {
+			cookies = append(cookies, cookie.Name+"="+cookie.Value)
+		}
+		res = b.login("admin", password, "Cookie", strings.Join(cookies, "; "))
+		if body(t, res); res.Header.Get("Location") != c.want {
+			t.Errorf("%s %s %v: the login leads to %q, want %q", c.method, c.path, c.header, res.Header.Get("Location"), c.want)
+		}
+	}
+}
+
 func TestWrongPasswordsRunOut(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

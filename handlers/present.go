@@ -73,7 +73,7 @@ func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models
 	clock := pageClock(h.Location())
 	v := views.Host{
 		Clock: clock, ID: h.ID.String(), Name: h.Name, Online: h.Online(clock.Now), LastSeen: timeOf(h.LastSeenAt),
-		OS: h.OS, ResticVersion: h.ResticVersion, AgentVersion: h.AgentVersion, Timezone: h.Timezone,
+		OS: h.OS, ResticVersion: h.ResticVersion, AgentVersion: h.AgentVersion, Timezone: h.Timezone, ScheduleVersion: h.ScheduleVersion,
 		ZoneAssumed: h.EnrolledAt != nil && !h.TimezoneKnown, Labels: h.Labels, Enrolled: h.EnrolledAt != nil, Repository: repo,
 		CanOperate: id.Role.Allows(models.RoleOperator), CanAdminister: id.Role.Allows(models.RoleAdmin),
 	}

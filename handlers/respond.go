@@ -124,11 +124,11 @@ func (h *Handlers) renderFailure(c echo.Context, code int, err error, reference 
 		return api.WriteProblem(c.Response(), err)
 	}
 	if code == http.StatusUnauthorized {
+		h.rememberPage(c)
 		if partial(c) || path == "/events" {
 			c.Response().Header().Set("HX-Redirect", "/login")
 			return c.NoContent(code)
 		}
-		h.rememberPage(c)
 		return c.Redirect(http.StatusSeeOther, "/login")
 	}
 	f := failure(code, err)

@@ -33,13 +33,16 @@ type Host struct {
 	ZoneAssumed   bool // the agent couldn't name its zone and said UTC
 	Labels        []string
 	Enrolled      bool
-	ScheduleLag   *ScheduleLag
-	Repository    *Repository
-	Groups        []Group
-	Schedules     []Schedule
-	Jobs          []JobRow
-	CanOperate    bool // run, cancel, groups, schedules
-	CanAdminister bool // repository, enrolment, deletion
+	// ScheduleVersion is the newest of its schedules, ScheduleLag what there is to
+	// say while the agent goes by an older one.
+	ScheduleVersion int64
+	ScheduleLag     *ScheduleLag
+	Repository      *Repository
+	Groups          []Group
+	Schedules       []Schedule
+	Jobs            []JobRow
+	CanOperate      bool // run, cancel, groups, schedules
+	CanAdminister   bool // repository, enrolment, deletion
 }
 
 // ScheduleLag says that the agent has not applied the newest schedule version.
@@ -181,6 +184,14 @@ func (l ScheduleLag) sentence(online bool) string {
 		return "The agent is away; it applies version " + current + " when it is back. Until then " + applied + " is in force."
 	}
 	return "The agent applies version " + current + "; " + applied + " is in force until it confirms."
+}
+
+// inForce says that the schedules are what the agent goes by, or why not.
+func (h Host) inForce() string {
+	if !h.Enrolled {
+		return "They run by themselves once an agent is enrolled."
+	}
+	return "In force on the host: version " + ui.Number(h.ScheduleVersion) + "."
 }
 
 // word is the repository's state as a sentence's end.
