@@ -78,6 +78,7 @@ func TestDamageStaysUntilTheSameDataIsFoundGood(t *testing.T) {
 		"the structure":                  {"reads", "asked - damaged: -", "asked - locked: -", "reads 1/3", "asked 1/3 good:"},
 		"found by a prune":               {"prune - damaged: -", "asked 1/3 good:"},
 		"other parts begin anew":         {"asked 1/3 damaged: 1/3", "reads 1/2", "asked 1/3 locked: 1/3", "asked 1/3 good:", "asked 1/2 good:", "asked 2/2 good:"},
+		"in between other parts":         {"asked 1/3 damaged: 1/3", "reads 1/2", "due 1/3 damaged: 1/3", "due 1/2 good: 1/3", "due 1/3 good:", "due 2/2 good:"},
 		"no part any more":               {"asked 1/3 damaged: 1/3", "reads", "asked 1/3 good:", "asked - good:"},
 		"chosen at random":               {"reads 10%", "asked 10% damaged: 10%", "asked 10% good: 10%", "reads 500M", "asked 500M good: 10%", "reads 100%", "asked 100% locked: 10%", "asked 100% good:"},
 		"everything in one":              {"reads 500M", "asked 500M damaged: 500M", "reads 1/1", "asked 1/1 good:"},
