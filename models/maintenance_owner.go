@@ -75,7 +75,7 @@ func handOver(ctx context.Context, tx IDB, repositories []int32) error {
 			check_enabled = n.check_enabled or g.check_enabled, check_cron = case when n.check_enabled or not g.check_enabled then n.check_cron else g.check_cron end,
 			check_read_data_subset = case when n.check_enabled or not g.check_enabled then n.check_read_data_subset else g.check_read_data_subset end
 			from given g where n.host_id = g.heir)
-		update maintenance_states s set effective_at = now(), failures = 0, failed_at = null
+		update maintenance_states s set effective_at = now(), failures = 0, failed_at = null, stale_at = null
 		from given g join host_repo_maintenance was on was.host_id = g.heir
 		where s.host_id = g.heir and ((s.kind = 'prune' and g.prune_enabled and not was.prune_enabled) or (s.kind = 'check' and g.check_enabled and not was.check_enabled))`,
 		bun.List(repositories))
