@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -57,6 +58,8 @@ type machine struct {
 	log   *text
 	boot  string // what it calls its boot, this system's if empty
 	turns int
+	// resend is how long the agent waits for an acknowledgement; 1 s if 0.
+	resend time.Duration
 	// stop ends the agent that runs.
 	stop func()
 }
@@ -182,7 +185,7 @@ func (m *machine) run() {
 		Runner: agent.RunnerConfig{
 			Restic: m.path("restic"), Self: must[string](m.t)(os.Executable()), TailEvery: 20 * time.Millisecond, MinFreeInodes: 10,
 		},
-		WelcomeAfter: 3 * time.Second, LivedAfter: 200 * time.Millisecond, PingInterval: m.s.ping, ResendAfter: time.Second,
+		WelcomeAfter: 3 * time.Second, LivedAfter: 200 * time.Millisecond, PingInterval: m.s.ping, ResendAfter: cmp.Or(m.resend, time.Second),
 		ProbeAfter: 100 * time.Millisecond, ProbeAtMost: 200 * time.Millisecond, ProbeStays: 50 * time.Millisecond,
 	}
 	o.DialWebSocket = func(ctx context.Context, c transport.Config) (transport.Link, error) {

@@ -79,7 +79,7 @@ func (s *server) start() {
 	assets := must[*static.Assets](s.t)(assets())
 	log := slog.New(slog.NewTextHandler(s.log, nil))
 	s.hub = live.NewHub()
-	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: s.sealer, Hints: s.hub, Log: log, PingInterval: s.ping, OfferAgain: 300 * time.Millisecond})
+	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: s.sealer, Hints: s.hub, Log: log, PingInterval: s.ping, OfferAgain: 300 * time.Millisecond, PreviewWait: 5 * patience})
 	agents := agentapi.New(agentapi.Config{DB: s.db, Jobs: s.jobs, Hub: s.hub, Log: log})
 	s.agents = agents
 	front := httptest.NewServer(handlers.New(handlers.Config{DB: s.db, Jobs: s.jobs, Hub: s.hub, Agents: agents, Assets: assets, Log: log}))

@@ -1,12 +1,17 @@
 package conformance
 
 import (
+	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"resticfleet/agent/protocol"
+	"resticfleet/e2e/stage"
 	"resticfleet/models"
 )
 
@@ -291,6 +296,151 @@ func agentRestart(m *machine) {
 	}
 	m.release()
 	m.settledOne(models.JobSucceeded, j, h)
+}
+
+// Two things are asked at once whose answers are many pieces each: for the list
+// of snapshots, and what a policy would do with them. A link stalls in the middle
+// and one is cut, a piece is lost, one comes twice and one behind the next: each
+// answer is whole in the end, and has nothing twice.
+func TestAnswersOfManyPiecesComeWhole(t *testing.T) {
+	t.Parallel()
+	// The links live until they are cut, however long a piece takes.
+	s := newServer(t, time.Minute)
+	for i, l := range links {
+		if l.alike {
+			continue
+		}
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t, s, l, uint64(300+i))
+			m.resend = 5 * time.Second
+			m.start()
+			longAnswers(m)
+		})
+	}
+}
+
+func longAnswers(m *machine) {
+	ctx, t := m.t.Context(), m.t
+	g := m.group("docs")
+	first := m.runNow(g)
+	m.settledOne(models.JobSucceeded, first, m.s.watch(t, first.ID))
+	ids := m.forgeLong(g.Tag, 70)
+
+	stalled, cut := make(chan struct{}), make(chan struct{})
+	var mu sync.Mutex
+	pieces := map[string]map[string]bool{} // by job, those that were said
+	ends := map[string]int64{}
+	said := 0
+	var kept []protocol.Envelope
+	m.proxy.Filter(func(up bool, e protocol.Envelope) []protocol.Envelope {
+		mu.Lock()
+		defer mu.Unlock()
+		if up && e.Type == protocol.TypeFinished {
+			if f, err := protocol.Decode[protocol.Finished](e); err == nil {
+				ends[f.JobID] = f.LastAnswerSeq
+			}
+		}
+		job, _, ok := strings.Cut(e.ID, "-answer-")
+		if !up || !ok {
+			return []protocol.Envelope{e}
+		}
+		if pieces[job] == nil {
+			pieces[job] = map[string]bool{}
+		}
+		pieces[job][e.ID] = true
+		out := append([]protocol.Envelope{e}, kept...)
+		kept = nil
+		switch said++; said {
+		case 2:
+			m.proxy.Stall()
+			close(stalled)
+		case 3:
+			return nil
+		case 4:
+			close(cut)
+		case 6:
+			out = append(out, e)
+		case 7:
+			kept = out
+			return nil
+		}
+		return out
+	})
+	refresh := must[*models.Job](t)(m.s.jobs.RefreshSnapshots(ctx, m.host.ID, models.System))
+	var plan *models.RetentionPlan
+	var planned error
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		plan, planned = m.s.jobs.PreviewRetention(ctx, m.host.ID, g.ID, models.Retention{KeepLast: 3}, models.System)
+	}()
+	for _, faulty := range []chan struct{}{stalled, cut} {
+		select {
+		case <-faulty:
+		case <-time.After(patience):
+			t.Fatal("the answers have too few pieces")
+		}
+		m.proxy.Cut()
+		m.turn()
+	}
+	m.in(refresh.ID, models.JobSucceeded)
+	<-asked
+	m.acknowledged()
+	m.proxy.Filter(nil)
+
+	if planned != nil {
+		t.Fatal(planned)
+	}
+	told := []string{}
+	for _, s := range append(plan.Keep, plan.Remove...) {
+		told = append(told, s.ID)
+		if len(s.Paths) != longPaths && s.ID != m.s.job(first.ID).SnapshotID {
+			t.Errorf("the plan has %d paths of %s", len(s.Paths), s.ID)
+		}
+	}
+	slices.Sort(told)
+	if !slices.Equal(told, m.snapshots()) || len(plan.Keep) != 3 {
+		t.Errorf("the plan has the snapshots %v, and keeps %d", told, len(plan.Keep))
+	}
+	if list := m.listed(); !slices.Equal(list, m.snapshots()) || len(list) != len(ids)+1 {
+		t.Errorf("the list has the snapshots %v, the repository %v", list, m.snapshots())
+	}
+	var whole, left int
+	err := m.s.db.QueryRowContext(ctx, `select (select count(*) from snapshots where host_id = ? and jsonb_array_length(paths) = ?),
+		(select count(*) from job_answers a join jobs j on j.id = a.job_id where j.host_id = ?)`, m.host.ID, longPaths, m.host.ID).Scan(&whole, &left)
+	if err != nil || whole != len(ids) || left != 0 {
+		t.Errorf("%d snapshots have all their paths, %d pieces are left: %v", whole, left, err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(pieces) < 2 || said <= 7 {
+		t.Errorf("%d pieces of %d answers were said", said, len(pieces))
+	}
+	for job, seen := range pieces {
+		if last := ends[job]; last < 3 || int64(len(seen)) != last {
+			t.Errorf("job %s has %d pieces, %d were said", job, last, len(seen))
+		}
+	}
+}
+
+// longPaths is how many paths a forged snapshot has: almost as many as are told
+// of one, so that three dozen fill a piece of an answer.
+const longPaths = 35
+
+// forgeLong puts so many snapshots of this host into its repository.
+func (m *machine) forgeLong(tag string, n int) []string {
+	m.t.Helper()
+	var forged []stage.Forged
+	for i := range n {
+		s := stage.Forged{Hostname: m.host.ResticHost, Tags: []string{tag}, Time: time.Now().Add(-time.Duration(i+1) * time.Hour)}
+		for j := range longPaths {
+			s.Paths = append(s.Paths, fmt.Sprintf("/srv/%d/%d/%s", i, j, strings.Repeat("x", 200)))
+		}
+		forged = append(forged, s)
+	}
+	restic := must[string](m.t)(filepath.Abs("../../bin/restic"))
+	return must[[]string](m.t)(stage.Forge(m.t.Context(), restic, m.path("repo"), []string{"RESTIC_REPOSITORY=" + m.path("repo"), "RESTIC_PASSWORD=" + password}, forged))
 }
 
 // Enrolment by the link's own proxy, then everything up to the first snapshot.
