@@ -9,13 +9,10 @@ import (
 	"resticfleet/models"
 )
 
-// maintainEvery is how often a server looks what maintenance is due.
-const maintainEvery = 10 * time.Second
-
 // Maintain dispatches what maintenance is due, until ctx ends. Any number of
 // servers may: each due time has one row.
 func (s *Service) Maintain(ctx context.Context) {
-	tick := time.NewTicker(maintainEvery)
+	tick := time.NewTicker(s.MaintainEvery)
 	defer tick.Stop()
 	for {
 		if err := s.MaintainOnce(ctx, time.Now()); err != nil && ctx.Err() == nil {

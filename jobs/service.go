@@ -34,6 +34,9 @@ type Config struct {
 	// PreviewWait is how long the preview of a policy waits for its host; 30 s
 	// by default.
 	PreviewWait time.Duration
+	// MaintainEvery is how often a server looks what maintenance is due; 10 s by
+	// default.
+	MaintainEvery time.Duration
 }
 
 // Service does the steps of jobs. Its methods return after the commit; hints
@@ -62,6 +65,9 @@ func New(c Config) *Service {
 	}
 	if c.PreviewWait == 0 {
 		c.PreviewWait = 30 * time.Second
+	}
+	if c.MaintainEvery <= 0 {
+		c.MaintainEvery = 10 * time.Second
 	}
 	return &Service{Config: c}
 }

@@ -1,6 +1,7 @@
 package views
 
 import (
+	"slices"
 	"strings"
 
 	"resticfleet/agent/protocol"
@@ -15,9 +16,11 @@ type place string
 const (
 	toRepository place = "repository" // administrators
 	toDangerZone place = "danger zone"
-	toGroup      place = "group" // operators
-	toHost       place = "host"  // everybody
-	toGroupJobs  place = "jobs"
+	// toSecond has the credentials for forget and prune; administrators.
+	toSecond    place = "second credentials"
+	toGroup     place = "group" // operators
+	toHost      place = "host"  // everybody
+	toGroupJobs place = "jobs"
 	// toMaintenance shows the host's cadences to everybody.
 	toMaintenance place = "maintenance"
 	toEnrol       place = "enrolment" // administrators
@@ -121,19 +124,19 @@ var advices = []advice{
 	{
 		code: protocol.ErrAppendOnly, brief: "may not remove", headline: "These credentials may add to the repository, but not remove from it",
 		steps: []step{
-			{text: "If that is meant, for backups, ", link: "store credentials for forget and prune", to: toRepository, after: " that may remove, beside those for every day. Only forget and prune ever use them."},
+			{text: "If that is meant, for backups, ", link: "store credentials for forget and prune", to: toSecond, after: " that may remove, beside those for every day. Only forget and prune ever use them."},
 			{text: "If they are stored already, they may not remove either: give their user that right at the repository’s server, or store others."},
 			{text: "Then run this again: it goes on with what is left."},
 		},
-		act: "Check credentials", to: toRepository,
+		act: "Check credentials", to: toSecond,
 	},
 	{
 		code: protocol.ErrWrongRepository, brief: "opens another repository", headline: "The credentials for forget and prune open another repository", untouched: true,
 		steps: []step{
-			{text: "Compare their place with that for every day, and ", link: "store the right ones", to: toRepository, after: ": both must lead to one repository."},
+			{text: "Compare their place with that for every day, and ", link: "store the right ones", to: toSecond, after: ": both must lead to one repository."},
 			{text: "Then run this again."},
 		},
-		act: "Check credentials", to: toRepository,
+		act: "Check credentials", to: toSecond,
 	},
 
 	// what the agent finds before and beside restic
@@ -344,7 +347,18 @@ func JobBrief(code, kind, state string) string {
 	return adviceFor(code, kind, state).brief
 }
 
-func (j Job) advice() advice { return adviceFor(j.ErrorCode, j.Kind, j.State) }
+func (j Job) advice() advice {
+	a := adviceFor(j.ErrorCode, j.Kind, j.State)
+	if j.second() && j.ErrorCode == protocol.ErrNoRepository {
+		// The repository is where backups go: only this address leads elsewhere.
+		a.steps = slices.DeleteFunc(slices.Clone(a.steps), func(s step) bool { return s.to == toDangerZone })
+	}
+	return a
+}
+
+// second says that the repository didn't open with the credentials for forget
+// and prune: what is to be mended are those.
+func (j Job) second() bool { return strings.HasPrefix(j.Error, protocol.SecondCredentials) }
 
 // way is the URL of a place, "" where there is none for this job or its reader
 // may not go there.
@@ -352,6 +366,8 @@ func (j Job) way(to place) string {
 	host := "/hosts/" + j.HostID
 	switch {
 	case j.HostGone && to != toGroupJobs:
+	case (to == toSecond || to == toRepository && j.second()) && j.CanAdminister:
+		return host + "/repository/maintenance"
 	case to == toRepository && j.CanAdminister:
 		return host + "/repository"
 	case to == toDangerZone && j.CanAdminister:

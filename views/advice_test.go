@@ -144,7 +144,7 @@ func called(c *ast.CallExpr) string {
 func TestEveryAdviceIsWhole(t *testing.T) {
 	t.Parallel()
 	places := map[place]string{
-		toRepository: "/hosts/h3/repository", toDangerZone: "/hosts/h3/danger", toGroup: "/hosts/h3/source-groups/g1",
+		toRepository: "/hosts/h3/repository", toSecond: "/hosts/h3/repository/maintenance", toDangerZone: "/hosts/h3/danger", toGroup: "/hosts/h3/source-groups/g1",
 		toHost: "/hosts/h3", toGroupJobs: "/hosts/h3/jobs?group=g1", toMaintenance: "/hosts/h3/maintenance", toEnrol: "/hosts/h3/enrol",
 	}
 	for _, a := range advices {
@@ -210,6 +210,31 @@ func TestACodeThatNobodyKnowsHasWordsToo(t *testing.T) {
 		}
 		if brief := JobBrief(job.ErrorCode, job.Kind, state); strings.Contains(brief, "_") {
 			t.Errorf("%s in brief: %q", state, brief)
+		}
+	}
+}
+
+// Where the credentials for forget and prune don't open the repository, the page
+// leads to those: the everyday ones are fine, and so is the repository.
+func TestTheAdviceIsForTheCredentialsThatFailed(t *testing.T) {
+	t.Parallel()
+	const everyday, second = `href="/hosts/h3/repository"`, `href="/hosts/h3/repository/maintenance"`
+	for _, code := range []string{protocol.ErrWrongPassword, protocol.ErrBackendForbidden, protocol.ErrUnreachable, protocol.ErrNoRepository} {
+		for _, kind := range []string{"forget", "prune", "check"} {
+			job := sampleFailed(t)
+			job.Kind, job.GroupID, job.GroupName, job.ErrorCode = kind, "", "", code
+			one := render(t, JobLive(job))
+			job.Error = protocol.SecondCredentials + job.Error
+			two := render(t, JobLive(job))
+			act := adviceFor(code, kind, "failed").act
+			for html, leads := range map[string][2]string{one: {everyday, second}, two: {second, everyday}} {
+				if !strings.Contains(html, leads[0]+` class="btn`) || !strings.Contains(html, act) || strings.Contains(html, leads[1]+` class="btn`) || strings.Contains(html, leads[1]+` class="underline`) {
+					t.Errorf("%s of %s: “%s” doesn't lead to %s:\n%s", code, kind, act, leads[0], html)
+				}
+			}
+			if code == protocol.ErrNoRepository && (!strings.Contains(one, "make a new one") || strings.Contains(two, "make a new one")) {
+				t.Errorf("%s: the repository is to be made anew although only an address is wrong, or not where it is gone", kind)
+			}
 		}
 	}
 }

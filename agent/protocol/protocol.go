@@ -426,6 +426,10 @@ const (
 	ErrAnswerIncomplete = "answer_incomplete" // pieces of a look-up's answer are missing
 )
 
+// SecondCredentials begins Finished.Error where a repository didn't open with
+// Repository.Maintenance: what is to be mended are those, not the everyday ones.
+const SecondCredentials = "With the credentials for forget and prune: "
+
 // Finished is a job's end. It is repeated until it is acknowledged.
 type Finished struct {
 	JobID      string    `json:"job_id"`

@@ -85,7 +85,11 @@ func explain(run protocol.Run, r StepResult) (code, text string) {
 		if !run.Repository.Maintenance {
 			break
 		}
-		text = "With the credentials for forget and prune: " + text
+		if code == protocol.ErrNoRepository {
+			text = sentences(fmt.Sprintf("There is no restic repository at %s.", displayURL(run.Repository.URL)),
+				"The one for every day may be fine: check the address of these credentials in the host's repository settings.")
+		}
+		text = protocol.SecondCredentials + text
 	}
 	return code, text
 }

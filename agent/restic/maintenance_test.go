@@ -39,6 +39,7 @@ func forgetRun(tags ...string) protocol.Run {
 const (
 	refusal   = `{"message_type":"exit_error","code":1,"message":"refusing to delete last snapshot of snapshot group \"host web 1\""}`
 	noPolicy  = `{"message_type":"exit_error","code":1,"message":"Fatal: no policy was specified, no snapshots will be removed"}`
+	gone      = `{"message_type":"exit_error","code":10,"message":"Fatal: repository does not exist: unable to open config file"}`
 	forbidden = "Remove(<snapshot/f01435b4fe>) failed: unexpected HTTP response (403): 403 Forbidden"
 )
 
@@ -78,6 +79,7 @@ func TestMaintenancePlans(t *testing.T) {
 		outcome  string
 		code     string
 		says     string
+		never    string // is said
 		stats    map[string]int
 	}{
 		"forget": {run: one, ends: ends{clearLock, plan, exit(0), left},
@@ -143,20 +145,29 @@ func TestMaintenancePlans(t *testing.T) {
 		"check, many errors": {run: check, ends: ends{clearLock, exit(1, "Load(<data/1c0d06dd>) returned error, retrying after 1s: no", "error: index 12", "pack "+snapshotID(1)+": does not exist",
 			"pack "+snapshotID(2)+" contains 2 errors: [blob a: no blob b: no]", "error for tree 1c0d06dd:", "  id 1 not found in repository", "  id 2 not found in repository",
 			"", "The repository contains damaged pack files.", "restic repair packs "+snapshotID(2), "Fatal: repository contains errors")}, outcome: "failed", code: protocol.ErrDamaged, stats: map[string]int{"num_errors": 5}},
-		"check, lost":                       {run: check, ends: ends{clearLock, lost(), exit(0)}, outcome: "failed", code: protocol.ErrInterrupted},
-		"check, cancelled":                  {run: check, cancel: true, ends: ends{clearLock, cancelled(signalled(9)), exit(0)}, outcome: "cancelled", code: protocol.ErrCancelled},
-		"snapshots":                         {run: lookup, ends: ends{exit(0, list(listed(1)))}, commands: []string{"snapshots --json"}, outcome: "succeeded"},
-		"snapshots, killed":                 {run: lookup, ends: ends{signalled(9), exit(0, list(listed(1)))}, outcome: "succeeded"},
-		"snapshots, killed again and again": {run: lookup, ends: ends{signalled(9), lost(), signalled(9)}, outcome: "failed", code: protocol.ErrInterrupted},
-		"snapshots, cancelled":              {run: lookup, cancel: true, ends: ends{cancelled(exit(130))}, outcome: "cancelled", code: protocol.ErrCancelled},
-		"snapshots, no JSON":                {run: lookup, ends: ends{exit(0, ">[{")}, outcome: "failed", code: protocol.ErrRestic},
-		"preview":                           {run: preview, ends: ends{plan}, commands: []string{"forget --dry-run"}, outcome: "succeeded"},
-		"preview that keeps none":           {run: preview, ends: ends{exit(1, refusal), exit(0, list(listed(1, "a")))}, commands: []string{"forget --dry-run", "snapshots --json"}, outcome: "succeeded"},
-		"diff":                              {run: diff, ends: ends{exit(0, `>{"message_type":"change","path":"/a","modifier":"+"}`, `>{"message_type":"statistics","changed_files":0}`)}, commands: []string{"diff --json"}, outcome: "succeeded"},
-		"diff without its statistics":       {run: diff, ends: ends{exit(0, `>{"message_type":"change","path":"/a","modifier":"+"}`)}, outcome: "failed", code: protocol.ErrRestic},
-		"settle a forget":                   {run: asked(one), ends: ends{exit(0)}, commands: []string{"unlock"}, outcome: "failed", code: protocol.ErrInterrupted, says: "stays removed"},
-		"settle a check":                    {run: asked(check), ends: ends{exit(0)}, commands: []string{"unlock"}, outcome: "failed", code: protocol.ErrInterrupted},
-		"settle a look-up":                  {run: asked(lookup), outcome: "failed", code: protocol.ErrInterrupted, says: "changed nothing"},
+		"check, lost":                          {run: check, ends: ends{clearLock, lost(), exit(0)}, outcome: "failed", code: protocol.ErrInterrupted},
+		"check, cancelled":                     {run: check, cancel: true, ends: ends{clearLock, cancelled(signalled(9)), exit(0)}, outcome: "cancelled", code: protocol.ErrCancelled},
+		"forget, the repository is gone":       {run: one, ends: ends{clearLock, exit(10, gone)}, commands: []string{"unlock", "forget --dry-run"}, outcome: "failed", code: protocol.ErrNoRepository, says: "Check the address"},
+		"forget, it goes half way":             {run: one, ends: ends{clearLock, plan, exit(10, gone), exit(10, gone)}, outcome: "failed", code: protocol.ErrNoRepository, says: "is not known"},
+		"forget by id, the repository is gone": {run: picked, ends: ends{clearLock, exit(10, gone)}, commands: []string{"unlock", "snapshots --json"}, outcome: "failed", code: protocol.ErrNoRepository, says: "Check the address"},
+		"forget, the second finds none":        {run: second, ends: ends{clearLock, exit(10, gone)}, commands: []string{"unlock", "cat config"}, outcome: "failed", code: protocol.ErrNoRepository, says: "With the credentials for forget and prune: There is no restic repository", never: "initialise"},
+		"prune, the repository is gone":        {run: prune, ends: ends{clearLock, exit(10, gone)}, commands: []string{"unlock", "prune --retry-lock=10m"}, outcome: "failed", code: protocol.ErrNoRepository, says: "Check the address"},
+		"prune, the second finds none":         {run: secondPrune, ends: ends{clearLock, exit(10, gone)}, commands: []string{"unlock", "cat config"}, outcome: "failed", code: protocol.ErrNoRepository, says: "check the address of these credentials", never: "initialise"},
+		"check, the repository is gone":        {run: check, ends: ends{clearLock, exit(10, gone)}, commands: []string{"unlock", "check --retry-lock=10m"}, outcome: "failed", code: protocol.ErrNoRepository, says: "Check the address"},
+		"preview, the repository is gone":      {run: preview, ends: ends{exit(10, gone)}, commands: []string{"forget --dry-run"}, outcome: "failed", code: protocol.ErrNoRepository, says: "Check the address"},
+		"snapshots, the repository is gone":    {run: lookup, ends: ends{exit(10, gone)}, outcome: "failed", code: protocol.ErrNoRepository, says: "Check the address"},
+		"snapshots":                            {run: lookup, ends: ends{exit(0, list(listed(1)))}, commands: []string{"snapshots --json"}, outcome: "succeeded"},
+		"snapshots, killed":                    {run: lookup, ends: ends{signalled(9), exit(0, list(listed(1)))}, outcome: "succeeded"},
+		"snapshots, killed again and again":    {run: lookup, ends: ends{signalled(9), lost(), signalled(9)}, outcome: "failed", code: protocol.ErrInterrupted},
+		"snapshots, cancelled":                 {run: lookup, cancel: true, ends: ends{cancelled(exit(130))}, outcome: "cancelled", code: protocol.ErrCancelled},
+		"snapshots, no JSON":                   {run: lookup, ends: ends{exit(0, ">[{")}, outcome: "failed", code: protocol.ErrRestic},
+		"preview":                              {run: preview, ends: ends{plan}, commands: []string{"forget --dry-run"}, outcome: "succeeded"},
+		"preview that keeps none":              {run: preview, ends: ends{exit(1, refusal), exit(0, list(listed(1, "a")))}, commands: []string{"forget --dry-run", "snapshots --json"}, outcome: "succeeded"},
+		"diff":                                 {run: diff, ends: ends{exit(0, `>{"message_type":"change","path":"/a","modifier":"+"}`, `>{"message_type":"statistics","changed_files":0}`)}, commands: []string{"diff --json"}, outcome: "succeeded"},
+		"diff without its statistics":          {run: diff, ends: ends{exit(0, `>{"message_type":"change","path":"/a","modifier":"+"}`)}, outcome: "failed", code: protocol.ErrRestic},
+		"settle a forget":                      {run: asked(one), ends: ends{exit(0)}, commands: []string{"unlock"}, outcome: "failed", code: protocol.ErrInterrupted, says: "stays removed"},
+		"settle a check":                       {run: asked(check), ends: ends{exit(0)}, commands: []string{"unlock"}, outcome: "failed", code: protocol.ErrInterrupted},
+		"settle a look-up":                     {run: asked(lookup), outcome: "failed", code: protocol.ErrInterrupted, says: "changed nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -166,7 +177,7 @@ func TestMaintenancePlans(t *testing.T) {
 				player = playCancelled
 			}
 			commands, end := player(t, job, c.ends...)
-			if end.Outcome != c.outcome || end.ErrorCode != c.code || !strings.Contains(end.Error, c.says) || (end.Error == "") != (end.ErrorCode == "") {
+			if end.Outcome != c.outcome || end.ErrorCode != c.code || !strings.Contains(end.Error, c.says) || (c.never != "" && strings.Contains(end.Error, c.never)) || (end.Error == "") != (end.ErrorCode == "") {
 				t.Errorf("%+v", end)
 			}
 			for figure, want := range c.stats {

@@ -33,6 +33,7 @@ type serveCommand struct {
 	ScheduleJitter time.Duration `help:"Window in which agents spread their schedules." default:"0s" env:"RESTICFLEET_SCHEDULE_JITTER"`
 	ExpireAfter    time.Duration `help:"A job whose host does not come for it expires after this." default:"24h" env:"RESTICFLEET_EXPIRE_AFTER"`
 	LostAfter      time.Duration `help:"A job whose host falls silent is lost after this." default:"15m" env:"RESTICFLEET_LOST_AFTER"`
+	MaintainEvery  time.Duration `help:"How often to look what maintenance is due." default:"10s" hidden:""`
 	TLSCert        string        `name:"tls-cert" help:"Certificate file; with --tls-key the server speaks https." env:"RESTICFLEET_TLS_CERT" type:"path"`
 	TLSKey         string        `name:"tls-key" help:"Key file of the certificate." env:"RESTICFLEET_TLS_KEY" type:"path"`
 }
@@ -152,7 +153,7 @@ func startServer(ctx context.Context, c serveCommand, log *slog.Logger) (_ *serv
 
 	hub := live.NewHub()
 	stops = append(stops, background(live.NewRelay(hub, databaseURL, log).Run))
-	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: sealer, Hints: hub, Log: log, ScheduleJitter: c.ScheduleJitter, ExpireAfter: c.ExpireAfter, LostAfter: c.LostAfter})
+	s.jobs = jobs.New(jobs.Config{DB: s.db, Sealer: sealer, Hints: hub, Log: log, ScheduleJitter: c.ScheduleJitter, ExpireAfter: c.ExpireAfter, LostAfter: c.LostAfter, MaintainEvery: c.MaintainEvery})
 	agents := agentapi.New(agentapi.Config{DB: s.db, Jobs: s.jobs, Hub: hub, Log: log})
 	stops = append(stops, background(agents.Run), background(s.jobs.Listen), background(s.jobs.Maintain), background(func(ctx context.Context) { sweep(ctx, s.db, c.ScheduleJitter, log) }))
 

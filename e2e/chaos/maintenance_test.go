@@ -2,9 +2,12 @@ package chaos
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"resticfleet/agent/failpoint"
 )
@@ -184,34 +187,61 @@ func (f *fleet) newestStep() (n int64) {
 	return n
 }
 
-// Three servers look what is due at the same moments. One dies right behind the
-// row that it made; that row's work is done all the same, and no due time has
-// two.
+// Three servers look what is due, each many times while it is. One dies right
+// behind a row that it made, and leaves the rest of what it had found to the
+// others: every time that a cadence named has its row, for each host and kind,
+// and one only.
 func TestServerDiesWhileMaintenanceIsDue(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, options{servers: 3, hosts: 2})
+	f := newFleet(t, options{servers: 3, hosts: 2, args: []string{"--maintain-every=1s"}})
 	f.order("servers", failpoint.Maintained)
+	const every = 15 // seconds, whole ones of the clock
+	on := map[string]any{"cron": fmt.Sprintf("@every %ds", every), "enabled": true}
 	off := map[string]any{"cron": "0 0 1 1 *", "enabled": false}
 	for _, h := range f.hosts {
 		f.must("PUT", "/api/hosts/"+h.id+"/repo-maintenance", map[string]any{
-			"forget": off, "prune": off, "check": map[string]any{"cron": "@every 2s", "enabled": true, "read_data_subset": "1/2"},
+			"forget": on, "prune": off, "check": map[string]any{"cron": on["cron"], "enabled": true, "read_data_subset": "1/2"},
 		}, nil, 200)
+	}
+	from := map[string]int64{} // of a host, in seconds: what is due later has a row
+	for _, h := range f.hosts {
+		var at time.Time
+		if err := f.db.QueryRowContext(t.Context(), "select max(effective_at) from maintenance_states where host_id = ? and kind in ('forget', 'check')", h.id).Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		from[h.id] = at.Unix()
 	}
 	f.diesAt("servers", failpoint.Maintained)
 	f.revive()
-	counted := func(h *host, state string) (n int) {
-		_ = f.db.QueryRowContext(t.Context(), "select count(*) from jobs where host_id = ? and kind = 'check' and scheduled_at is not null and state = ?", h.id, state).Scan(&n)
+	counted := func(h *host, kind, state string) (n int) {
+		_ = f.db.QueryRowContext(t.Context(), "select count(*) from jobs where host_id = ? and kind = ? and scheduled_at is not null and state = ?", h.id, kind, state).Scan(&n)
 		return n
 	}
-	// The first host bound the repository: it checks it for both.
-	eventually(t, "the owner has checked, and the other has not", func() bool {
-		return counted(f.hosts[0], "succeeded") >= 2 && counted(f.hosts[1], "skipped") >= 2
+	// The first host bound the repository: it checks it for both. Neither has a
+	// policy to forget by.
+	eventually(t, "the owner has checked, and what has nothing to do is told", func() bool {
+		return counted(f.hosts[0], "check", "succeeded") >= 2 && counted(f.hosts[1], "check", "skipped") >= 2 &&
+			counted(f.hosts[0], "forget", "skipped") >= 2 && counted(f.hosts[1], "forget", "skipped") >= 2
 	})
 	for _, h := range f.hosts {
 		eventually(t, "maintenance rests", func() bool { return h.rest() == 200 })
 	}
-	if counted(f.hosts[1], "succeeded") > 0 {
+	if counted(f.hosts[1], "check", "succeeded") > 0 {
 		t.Error("the other host checked the repository as well")
+	}
+	for _, h := range f.hosts {
+		for _, kind := range []string{"forget", "check"} {
+			var got, want []int64
+			if err := f.db.NewRaw("select extract(epoch from scheduled_at)::bigint from jobs where host_id = ? and kind = ? and scheduled_at is not null order by 1", h.id, kind).Scan(t.Context(), &got); err != nil {
+				t.Fatal(err)
+			}
+			for at := from[h.id] - from[h.id]%every + every; at <= got[len(got)-1]; at += every {
+				want = append(want, at)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s of %s has rows of %v, and was due at %v", kind, h.name, got, want)
+			}
+		}
 	}
 	f.check()
 }
