@@ -88,6 +88,17 @@ func TestAPreviewIsAnsweredThroughAnotherServer(t *testing.T) {
 	if n := b.count("select count(*) from job_answers"); n != 0 {
 		t.Errorf("%d pieces are left", n)
 	}
+	// Before the first list an empty policy is asked about, too: as one that keeps
+	// any number, since restic refuses none.
+	run, answer = b.preview(b.ctx, link, g, models.Retention{})
+	if run.Preview.Retention.KeepLast < 1_000_000 {
+		t.Errorf("asks %+v", run.Preview)
+	}
+	b.say(1, link, protocol.TypeAnswer, protocol.Answer{JobID: run.JobID, Seq: 1, Items: plans(t, true, true)})
+	b.say(1, link, protocol.TypeFinished, protocol.Finished{JobID: run.JobID, Outcome: protocol.OutcomeSucceeded, LastAnswerSeq: 1})
+	if a := <-answer; a.err != nil || len(a.plan.Keep) != 2 || len(a.plan.Remove) != 0 || fmt.Sprint(a.plan.Keep[0].Reasons) != "[the policy keeps everything]" {
+		t.Errorf("an empty policy: %+v", a)
+	}
 	if g := must[*models.Group](t)(models.FindGroup(b.ctx, b.db, h.ID, g.ID)); g.Retention.KeepLast != 0 {
 		t.Error("the preview changed the policy")
 	}

@@ -117,6 +117,7 @@ func TestRetentionPreview(t *testing.T) {
 	group := b.addGroup(host, "data")
 	at := "/api/hosts/" + host + "/source-groups/" + group + "/retention-preview"
 	b.exec(`insert into snapshots (host_id, id, at, hostname, paths, tags, source_group_id) values (?, repeat('a', 64), now(), 'web-1', '["/srv"]', '["data"]', ?)`, host, group)
+	b.exec("update hosts set snapshots_listed_at = now() where id = ?", host)
 	plan := b.call("POST", at, object{"retention": object{}}).want(200)
 	has(t, plan, "keep remove")
 	kept := plan["keep"].([]any)[0].(object)
