@@ -32,6 +32,8 @@ func TestTheRetentionEditorShowsWhatAPolicyWouldDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.exec("update jobs set state = 'cancelled', finished_at = now()")
+	want(t, "no agent", b.post(preview, form("keep_last", "1"), asHTMX(cookie...)...), 409, "Enrol one first.", `id="retention-preview"`)
+	b.exec("update hosts set agent_protocol = 3 where id = ?", h.ID)
 	want(t, "away", b.post(preview, form("keep_last", "1"), asHTMX(cookie...)...), 503, "web-01 is not there to be asked")
 	want(t, "away, plainly", b.post(edit, url.Values{"name": {"typed"}, "includes": {"/srv/a"}, "keep_last": {"1"}, "edit": {"preview"}}, cookie...), 503, "<html", "web-01 is not there to be asked", `value="typed"`)
 	want(t, "no policy", b.post(preview, form("keep_within", "0h"), asHTMX(cookie...)...), 422, "Keeps nothing")

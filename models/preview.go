@@ -36,7 +36,8 @@ const previewKept = 10 * time.Minute
 // snapshots of a group, whatever tag of the group's they carry; JobFinished and
 // PreviewAnswer do the rest. An empty policy keeps everything and needs no
 // look-up where the snapshots are known: then the plan itself is the answer.
-// EUnavailable while the host isn't there.
+// EUnavailable while the host isn't there, EConflict where it can't be asked at
+// all.
 func AskPreview(ctx context.Context, db *DB, host HostID, group GroupID, policy Retention, actor Actor) (*Job, *RetentionPlan, error) {
 	g, err := FindGroup(ctx, db, host, group)
 	if err != nil {
@@ -59,10 +60,7 @@ func AskPreview(ctx context.Context, db *DB, host HostID, group GroupID, policy 
 		if err != nil {
 			return err
 		}
-		repo, err := FindRepository(ctx, tx, host)
-		if CodeOf(err) == ENotFound {
-			return Conflict("This host has no repository yet, so there are no snapshots to look at. Set one up first.")
-		}
+		repo, err := repositoryToAsk(ctx, tx, h)
 		if err != nil {
 			return err
 		}

@@ -127,6 +127,14 @@ func TestRetentionPreview(t *testing.T) {
 	}
 	b.call("POST", at, object{"retention": object{"keep_last": 1}}).refused(409, "")
 	b.bind(host)
+	if p := b.call("POST", at, object{"retention": object{"keep_last": 1}}).refused(409, ""); !strings.Contains(p["detail"].(string), "Enrol one first") {
+		t.Errorf("without an agent: %v", p)
+	}
+	b.exec("update hosts set agent_protocol = 2, enrolled_at = now(), last_seen_at = now(), link = 'websocket' where id = ?", host)
+	if p := b.call("POST", at, object{"retention": object{"keep_last": 1}}).refused(409, ""); !strings.Contains(p["detail"].(string), "too old for this. Update it first") {
+		t.Errorf("an old agent: %v", p)
+	}
+	b.exec("update hosts set agent_protocol = 3, last_seen_at = now() - interval '1 day' where id = ?", host)
 	if r := b.call("POST", at, object{"retention": object{"keep_last": 1}}); r.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	} else {
