@@ -12,7 +12,8 @@ import (
 
 // A person changes the policy of a group with a dozen snapshots and sees, before
 // anything is stored, what the host's own restic would keep: also of an older
-// tag of the group's, and nothing of anybody else's.
+// tag of the group's, and nothing of anybody else's. Then, in the danger zone, all
+// of them go but the one that is held, and the group is as fresh as that.
 func TestAPolicyIsSeenBeforeItIsStored(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -29,7 +30,8 @@ func TestAPolicyIsSeenBeforeItIsStored(t *testing.T) {
 	for i := range 12 {
 		r.restic("backup", "--quiet", "--host", host.ResticHost, "--tag", "docs", "--time", day.AddDate(0, 0, i).Format(time.DateTime), docs)
 	}
-	r.restic("backup", "--quiet", "--host", host.ResticHost, "--tag", "by hand", "--time", day.Format(time.DateTime), docs)
+	other := writeFiles(t, h.dir+"/other", map[string]string{"b": "b"})
+	r.restic("backup", "--quiet", "--host", host.ResticHost, "--tag", "by hand", "--time", day.AddDate(0, 0, -1).Format(time.DateTime), other)
 	h.api().call("PUT", at+"/source-groups/"+group, map[string]any{"name": "docs", "tag": "papers", "includes": []string{docs}}, http.StatusOK, nil)
 
 	var plan struct {
@@ -82,4 +84,23 @@ func TestAPolicyIsSeenBeforeItIsStored(t *testing.T) {
 	if n := len(r.snapshots()); n != 13 {
 		t.Errorf("looking left %d of 13 snapshots", n)
 	}
+
+	h.run(group)
+	list := h.listed(14)
+	held, byHand := list[12].ID, list[13].ID
+	h.api().call("PATCH", at+"/snapshots/"+held, map[string]any{"held": true}, http.StatusOK, nil)
+	p.open("/hosts/" + h.id + "/danger")
+	p.click(p.link("Remove 12 snapshots"))
+	p.says(p.Locator("#dialog"), "1 held one stays.")
+	p.fill("Type “docs” to go on", "docs")
+	p.click(p.button("Remove 12 snapshots"))
+	p.says(p.Locator("#job [role=status]"), "Good")
+	if list = h.listed(2); list[0].ID != held || list[1].ID != byHand {
+		t.Errorf("left are %+v", list)
+	}
+	if left := r.snapshots(); len(left) != 2 {
+		t.Errorf("the repository has %d snapshots", len(left))
+	}
+	p.open("/hosts/" + h.id)
+	p.sees(p.Locator("#groups time[datetime^='2026-10-01']"))
 }

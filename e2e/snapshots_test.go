@@ -114,6 +114,7 @@ func TestSnapshotsOfARepositoryFromBefore(t *testing.T) {
 	p.click(p.link("All snapshots of " + h.name))
 	p.click(p.link("Delete the snapshot " + gone[:8]))
 	p.sees(p.heading("Delete the snapshot " + gone[:8] + "?"))
+	p.fill("Type “"+gone[:8]+"” to go on", gone[:8])
 	p.click(p.button("Delete " + gone[:8]))
 	p.sees(p.heading("Forget"))
 	list = h.listed(4)

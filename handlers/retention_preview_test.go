@@ -32,12 +32,16 @@ func TestTheRetentionEditorShowsWhatAPolicyWouldDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.exec("update jobs set state = 'cancelled', finished_at = now()")
+	want(t, "no agent", b.post(preview, form("keep_last", "1"), asHTMX(cookie...)...), 409, "Enrol one first.", `id="retention-preview"`)
+	b.exec("update hosts set agent_protocol = 3 where id = ?", h.ID)
 	want(t, "away", b.post(preview, form("keep_last", "1"), asHTMX(cookie...)...), 503, "web-01 is not there to be asked")
 	want(t, "away, plainly", b.post(edit, url.Values{"name": {"typed"}, "includes": {"/srv/a"}, "keep_last": {"1"}, "edit": {"preview"}}, cookie...), 503, "<html", "web-01 is not there to be asked", `value="typed"`)
 	want(t, "no policy", b.post(preview, form("keep_within", "0h"), asHTMX(cookie...)...), 422, "Keeps nothing")
 	want(t, "no number", b.post(preview, form("keep_last", "x"), asHTMX(cookie...)...), 422, "whole number")
-	b.exec(`insert into snapshots (host_id, id, at, hostname, source_group_id)
-		select ?, lpad(to_hex(n), 64, '0'), '2026-11-01'::timestamptz + n * interval '1 hour', 'web-01', ? from generate_series(1, 30) n`, h.ID, g.ID)
+	b.exec(`insert into snapshots (host_id, id, at, hostname, tags, source_group_id)
+		select ?, lpad(to_hex(n), 64, '0'), '2026-11-01'::timestamptz + n * interval '1 hour', 'web-01', '["www"]', ? from generate_series(1, 30) n`, h.ID, g.ID)
+	want(t, "nothing is set, never listed", b.post(preview, form("keep_last", ""), asHTMX(cookie...)...), 503, "web-01 is not there to be asked")
+	b.exec("update hosts set snapshots_listed_at = now() where id = ?", h.ID)
 	want(t, "nothing is set", b.post(preview, form("keep_last", ""), asHTMX(cookie...)...), 200, "Would keep all 30 snapshots.", "and 10 more, all older")
 
 	// A real question: an agent of another server answers it.

@@ -91,7 +91,7 @@ func (h *Handlers) routes() []route {
 		{"GET", "/hosts/:id/snapshots/compare", operator, h.compareSnapshots},
 		{"POST", "/hosts/:id/snapshots/refresh", operator, h.refreshSnapshots},
 		{"POST", "/hosts/:id/snapshots/:snap/hold", operator, h.holdSnapshot},
-		{"GET", "/hosts/:id/snapshots/:snap/delete", admin, h.askToDeleteSnapshot},
+		{"GET", "/hosts/:id/snapshots/:snap/delete", admin, h.deleteSnapshot},
 		{"POST", "/hosts/:id/snapshots/:snap/delete", admin, h.deleteSnapshot},
 		{"GET", "/hosts/:id/maintenance", viewer, h.maintenance},
 		{"GET", "/hosts/:id/maintenance/owner", admin, h.askToOwn},

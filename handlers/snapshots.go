@@ -154,36 +154,44 @@ func (h *Handlers) holdSnapshot(c echo.Context) error {
 	return acted(c, snapshotsPlace(host.ID))
 }
 
-// askToDeleteSnapshot asks before a snapshot is removed from the repository; of
-// one that is held it says why it can't be.
-func (h *Handlers) askToDeleteSnapshot(c echo.Context) error {
-	host, s, err := h.snapshotOf(c)
-	if err != nil {
-		return err
-	}
+// deleteSnapshotQuestion has the short id typed, since data goes. One that is
+// held can't be deleted: EConflict says how it could.
+func deleteSnapshotQuestion(host *models.Host, s *models.Snapshot) (views.Confirm, error) {
 	if s.Held {
-		return models.Conflict("The snapshot %s is held, so that nothing removes it. Let it go in the list of snapshots first, then delete it.", s.ShortID())
+		return views.Confirm{}, models.Conflict("The snapshot %s is held, so that nothing removes it. Let it go in the list of snapshots first, then delete it.", s.ShortID())
 	}
 	url := snapshotsPlace(host.ID)
 	of := "from " + pageClock(host.Location()).Exact(s.At)
 	if s.GroupName != "" {
 		of = "of “" + s.GroupName + "” " + of
 	}
-	return h.confirm(c, http.StatusOK, views.Confirm{
+	return views.Confirm{
 		Heading: "Delete the snapshot " + s.ShortID() + "?",
 		Lost:    "The snapshot " + of + " is removed from the repository. Nobody can restore from it any more.",
 		Stays:   "Every other snapshot stays, with all that it holds. Space is freed only by the next prune.",
-		Action:  url + "/" + s.ID + "/delete", Act: "Delete " + s.ShortID(), Keep: "Keep it", KeepURL: url,
+		Action:  url + "/" + s.ID + "/delete", Act: "Delete " + s.ShortID(), Keep: "Keep it", KeepURL: url, TypeName: s.ShortID(),
 		Crumbs: views.HostCrumbs(host.ID.String(), host.Name, ui.Crumb{Text: "snapshots", URL: url}, ui.Crumb{Text: "delete"}),
-	})
+	}, nil
 }
 
+// deleteSnapshot asks on a GET, and has a snapshot removed from the repository
+// where its short id was typed.
 func (h *Handlers) deleteSnapshot(c echo.Context) error {
-	host, err := h.hostOf(c)
+	host, s, err := h.snapshotOf(c)
 	if err != nil {
 		return err
 	}
-	job, err := h.Jobs.DeleteSnapshot(c.Request().Context(), host.ID, c.Param("snap"), who(c).Actor())
+	q, err := deleteSnapshotQuestion(host, s)
+	if err != nil {
+		return err
+	}
+	if safe(c.Request().Method) {
+		return h.confirm(c, http.StatusOK, q)
+	}
+	if ok, err := h.named(c, q); !ok {
+		return err
+	}
+	job, err := h.Jobs.DeleteSnapshot(c.Request().Context(), host.ID, s.ID, who(c).Actor())
 	if err != nil {
 		return err
 	}

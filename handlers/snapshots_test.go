@@ -143,14 +143,15 @@ func TestASnapshotIsHeldAndDeleted(t *testing.T) {
 	want(t, "hold", b.post(s+"/hold", url.Values{"held": {"on"}}, asHTMX(admin...)...), 204)
 	holds(1)
 	want(t, "the question about a held one", b.do("GET", s+"/delete", nil, append(admin, "Accept", "text/html")...), 409, "is held", "Let it go")
-	want(t, "deleting a held one", b.post(s+"/delete", nil, append(admin, "Accept", "text/html")...), 409, "Let it go first")
+	want(t, "deleting a held one", b.post(s+"/delete", nil, append(admin, "Accept", "text/html")...), 409, "is held", "Let it go")
 	want(t, "let go", b.post(s+"/hold", url.Values{"held": {"off"}}, admin...), 303)
 	holds(0)
-	want(t, "the question", b.do("GET", s+"/delete", nil, admin...), 200, "Delete the snapshot aaaaaaaa?", "of “www”", "Every other snapshot stays")
+	want(t, "the question", b.do("GET", s+"/delete", nil, admin...), 200, "Delete the snapshot aaaaaaaa?", "of “www”", "Every other snapshot stays", "Type “aaaaaaaa” to go on")
+	want(t, "without its id", b.post(s+"/delete", url.Values{"name": {"aaaa"}}, admin...), 422, "That is not its name", `value="aaaa"`)
 	if n := b.count("select count(*) from jobs where kind = 'forget'"); n != 0 {
 		t.Fatal("asking deletes")
 	}
-	res := b.post(s+"/delete", nil, admin...)
+	res := b.post(s+"/delete", url.Values{"name": {"aaaaaaaa"}}, admin...)
 	want(t, "the answer", res, 303)
 	if n := b.count("select count(*) from jobs where kind = 'forget' and spec->'snapshot_ids' = ?::jsonb and '/jobs/' || id = ?", fmt.Sprintf("[%q]", strings.Repeat("a", 64)), res.Header.Get("Location")); n != 1 {
 		t.Errorf("it leads to %s", res.Header.Get("Location"))

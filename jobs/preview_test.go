@@ -70,6 +70,7 @@ func TestAPreviewIsAnsweredThroughAnotherServer(t *testing.T) {
 	g = must[*models.Group](t)(models.UpdateGroup(b.ctx, b.db, h.ID, g.ID, models.GroupFields{Name: "www", Tag: "site", Includes: g.Includes}))
 	b.exec("insert into snapshot_holds (host_id, snapshot_id) values (?, ?)", h.ID, fmt.Sprintf("%064x", 2))
 	link, _ := b.hello(1, h)
+	b.exec("update hosts set agent_protocol = 3 where id = ?", h.ID)
 	run, answer := b.preview(b.ctx, link, g, models.Retention{KeepLast: 1})
 	if run.Kind != protocol.KindSnapshots || run.Preview == nil || !slices.Equal(run.Preview.Tags, []string{"site", "www"}) || run.Preview.Retention.KeepLast != 1 || len(run.Forget) != 0 {
 		t.Errorf("asks %+v", run)
@@ -88,6 +89,17 @@ func TestAPreviewIsAnsweredThroughAnotherServer(t *testing.T) {
 	if n := b.count("select count(*) from job_answers"); n != 0 {
 		t.Errorf("%d pieces are left", n)
 	}
+	// Before the first list an empty policy is asked about, too: as one that keeps
+	// any number, since restic refuses none.
+	run, answer = b.preview(b.ctx, link, g, models.Retention{})
+	if run.Preview.Retention.KeepLast < 1_000_000 {
+		t.Errorf("asks %+v", run.Preview)
+	}
+	b.say(1, link, protocol.TypeAnswer, protocol.Answer{JobID: run.JobID, Seq: 1, Items: plans(t, true, true)})
+	b.say(1, link, protocol.TypeFinished, protocol.Finished{JobID: run.JobID, Outcome: protocol.OutcomeSucceeded, LastAnswerSeq: 1})
+	if a := <-answer; a.err != nil || len(a.plan.Keep) != 2 || len(a.plan.Remove) != 0 || fmt.Sprint(a.plan.Keep[0].Reasons) != "[the policy keeps everything]" {
+		t.Errorf("an empty policy: %+v", a)
+	}
 	if g := must[*models.Group](t)(models.FindGroup(b.ctx, b.db, h.ID, g.ID)); g.Retention.KeepLast != 0 {
 		t.Error("the preview changed the policy")
 	}
@@ -103,6 +115,7 @@ func TestAPreviewThatBringsNothingSaysWhy(t *testing.T) {
 		_, err := b.servers[0].PreviewRetention(b.ctx, h.ID, g.ID, policy, models.System)
 		return err
 	}
+	b.exec("update hosts set agent_protocol = 3 where id = ?", h.ID)
 	if err := ask(); models.CodeOf(err) != models.EUnavailable || !strings.Contains(err.Error(), "web-1 is not there") {
 		t.Errorf("an absent host: %v", err)
 	}
@@ -110,6 +123,7 @@ func TestAPreviewThatBringsNothingSaysWhy(t *testing.T) {
 		t.Error("a job is made for an absent host")
 	}
 	link, _ := b.hello(1, h)
+	b.exec("update hosts set agent_protocol = 3 where id = ?", h.ID)
 	// Pieces that are missing are no plan.
 	run, answer := b.preview(b.ctx, link, g, policy)
 	b.say(1, link, protocol.TypeAnswer, protocol.Answer{JobID: run.JobID, Seq: 1, Items: plans(t, true)})

@@ -35,8 +35,9 @@ const previewKept = 10 * time.Minute
 // AskPreview makes the look-up that tells what a policy would do with the
 // snapshots of a group, whatever tag of the group's they carry; JobFinished and
 // PreviewAnswer do the rest. An empty policy keeps everything and needs no
-// look-up: then the plan itself is the answer. EUnavailable while the host
-// isn't there.
+// look-up where the snapshots are known: then the plan itself is the answer.
+// EUnavailable while the host isn't there, EConflict where it can't be asked at
+// all.
 func AskPreview(ctx context.Context, db *DB, host HostID, group GroupID, policy Retention, actor Actor) (*Job, *RetentionPlan, error) {
 	g, err := FindGroup(ctx, db, host, group)
 	if err != nil {
@@ -48,8 +49,10 @@ func AskPreview(ctx context.Context, db *DB, host HostID, group GroupID, policy 
 		return nil, nil, err
 	}
 	if policy.Empty() {
-		plan, err := keepEverything(ctx, db, g)
-		return nil, plan, err
+		if plan, err := keepEverything(ctx, db, g); plan != nil || err != nil {
+			return nil, plan, err
+		}
+		policy.KeepLast = keepAll
 	}
 	var j *Job
 	err = Tx(ctx, db, func(tx IDB) error {
@@ -57,10 +60,7 @@ func AskPreview(ctx context.Context, db *DB, host HostID, group GroupID, policy 
 		if err != nil {
 			return err
 		}
-		repo, err := FindRepository(ctx, tx, host)
-		if CodeOf(err) == ENotFound {
-			return Conflict("This host has no repository yet, so there are no snapshots to look at. Set one up first.")
-		}
+		repo, err := repositoryToAsk(ctx, tx, h)
 		if err != nil {
 			return err
 		}
@@ -116,8 +116,18 @@ func counted(n int, one, many string) string {
 	return fmt.Sprintf(many, n)
 }
 
-// keepEverything is the plan of an empty policy, from the list that is known.
+// keepAll is the number that an empty policy has when restic is asked: without
+// any it would refuse. More than anybody may give, it keeps all there are.
+const keepAll = 1 << 30
+
+// keepEverything is the plan of an empty policy, from the list that is known; nil
+// before there is one. A policy is for what carries one of the group's tags, and
+// so is this.
 func keepEverything(ctx context.Context, db IDB, g *Group) (*RetentionPlan, error) {
+	var listed bool
+	if err := db.QueryRowContext(ctx, "select snapshots_listed_at is not null from hosts where id = ?", g.HostID).Scan(&listed); err != nil || !listed {
+		return nil, err
+	}
 	var rows []struct {
 		ID, Hostname string
 		At           time.Time
@@ -126,7 +136,8 @@ func keepEverything(ctx context.Context, db IDB, g *Group) (*RetentionPlan, erro
 	}
 	err := db.NewRaw(`select s.id, s.hostname, s.at, s.paths, s.tags, h.snapshot_id is not null as held
 		from snapshots s left join snapshot_holds h on h.host_id = s.host_id and h.snapshot_id = s.id
-		where s.host_id = ? and s.source_group_id = ? order by s.at desc, s.id desc limit 10000`, g.HostID, g.ID).Scan(ctx, &rows)
+		where s.host_id = ? and jsonb_exists_any(s.tags, array(select tag from source_group_tags where source_group_id = ?))
+		order by s.at desc, s.id desc limit 10000`, g.HostID, g.ID).Scan(ctx, &rows)
 	if err != nil {
 		return nil, fmt.Errorf("snapshots of group: %w", err)
 	}
@@ -164,6 +175,9 @@ func PreviewAnswer(ctx context.Context, db *DB, id JobID) (*RetentionPlan, error
 		plan = &RetentionPlan{}
 		for _, piece := range pieces {
 			for _, item := range piece.Items {
+				if item.Keep && j.Spec.Preview != nil && j.Spec.Preview.Retention.KeepLast == keepAll {
+					item.Reasons = []string{reasonEverything}
+				}
 				plan.add(item, held)
 			}
 		}

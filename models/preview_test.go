@@ -63,8 +63,14 @@ func TestAnEmptyPolicyKeepsAllThatIsKnown(t *testing.T) {
 	b := setup(t)
 	h := b.host("web-1")
 	g := b.group(h, "www")
-	b.listed(g, 3, "[]")
+	b.listed(g, 3, `["former", "job:1"]`)
+	b.exec("insert into source_group_tags (host_id, tag, source_group_id) values (?, 'former', ?)", h.ID, g.ID)
 	b.exec("insert into snapshot_holds (host_id, snapshot_id) values (?, ?)", h.ID, fmt.Sprintf("%064x", 2))
+	_, _, err := models.AskPreview(b.ctx, b.db, h.ID, g.ID, models.Retention{}, models.System)
+	wantCode(t, err, models.EConflict) // nothing was listed, and there is no repository to ask
+	b.exec("update hosts set snapshots_listed_at = now() where id = ?", h.ID)
+	// One that is the group's by its paths alone is none that a policy is for.
+	b.exec("insert into snapshots (host_id, id, at, hostname, tags, source_group_id) values (?, ?, now(), 'web-1', ?, ?)", h.ID, strings.Repeat("f", 64), `["by-hand"]`, g.ID)
 	j, plan, err := models.AskPreview(b.ctx, b.db, h.ID, g.ID, models.Retention{}, models.System)
 	if err != nil || j != nil || len(plan.Keep) != 3 || len(plan.Remove) != 0 || !plan.Keep[1].Held || plan.Keep[0].ID != fmt.Sprintf("%064x", 3) || plan.Keep[0].Reasons[0] == "" {
 		t.Errorf("%+v %+v %v", j, plan, err)

@@ -141,7 +141,7 @@ var snapshotPrefix = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
 // digits or more, as only one of them begins with.
 func FindSnapshot(ctx context.Context, db IDB, host HostID, id string) (*Snapshot, error) {
 	if !snapshotPrefix.MatchString(id) {
-		return nil, NotFound("snapshot of this host", id)
+		return nil, noSnapshot(id)
 	}
 	var found []*Snapshot
 	err := db.NewSelect().TableExpr("snapshots as s").ColumnExpr(snapshotColumns).ColumnExpr("s.paths, jsonb_array_length(s.paths) as path_count").
@@ -150,11 +150,17 @@ func FindSnapshot(ctx context.Context, db IDB, host HostID, id string) (*Snapsho
 	case err != nil:
 		return nil, fmt.Errorf("find snapshot: %w", err)
 	case len(found) == 0:
-		return nil, NotFound("snapshot of this host", id)
+		return nil, noSnapshot(id)
 	case len(found) > 1:
 		return nil, &Error{Code: ENotFound, Message: fmt.Sprintf("More than one snapshot begins with %s. Give more of its id.", id)}
 	}
 	return found[0], nil
+}
+
+func noSnapshot(id string) *Error {
+	e := NotFound("snapshot of this host", id)
+	e.Message += " Choose one of the host's list, or refresh the list."
+	return e
 }
 
 // HeldSnapshots are the full ids of a host's snapshots that must never be

@@ -117,6 +117,7 @@ func TestRetentionPreview(t *testing.T) {
 	group := b.addGroup(host, "data")
 	at := "/api/hosts/" + host + "/source-groups/" + group + "/retention-preview"
 	b.exec(`insert into snapshots (host_id, id, at, hostname, paths, tags, source_group_id) values (?, repeat('a', 64), now(), 'web-1', '["/srv"]', '["data"]', ?)`, host, group)
+	b.exec("update hosts set snapshots_listed_at = now() where id = ?", host)
 	plan := b.call("POST", at, object{"retention": object{}}).want(200)
 	has(t, plan, "keep remove")
 	kept := plan["keep"].([]any)[0].(object)
@@ -126,6 +127,14 @@ func TestRetentionPreview(t *testing.T) {
 	}
 	b.call("POST", at, object{"retention": object{"keep_last": 1}}).refused(409, "")
 	b.bind(host)
+	if p := b.call("POST", at, object{"retention": object{"keep_last": 1}}).refused(409, ""); !strings.Contains(p["detail"].(string), "Enrol one first") {
+		t.Errorf("without an agent: %v", p)
+	}
+	b.exec("update hosts set agent_protocol = 2, enrolled_at = now(), last_seen_at = now(), link = 'websocket' where id = ?", host)
+	if p := b.call("POST", at, object{"retention": object{"keep_last": 1}}).refused(409, ""); !strings.Contains(p["detail"].(string), "too old for this. Update it first") {
+		t.Errorf("an old agent: %v", p)
+	}
+	b.exec("update hosts set agent_protocol = 3, last_seen_at = now() - interval '1 day' where id = ?", host)
 	if r := b.call("POST", at, object{"retention": object{"keep_last": 1}}); r.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	} else {
