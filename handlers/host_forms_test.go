@@ -327,6 +327,8 @@ func TestAScheduleIsExplainedWithoutScripts(t *testing.T) {
 	form := url.Values{"cron": {"30 4 * * 1-5"}, "enabled": {"on"}, "source_group_ids": {g.ID.String()}, "edit": {""}}
 	checked := `value="` + g.ID.String() + `" checked`
 	want(t, "explained", b.post(at, form, cookie...), 200, "Monday to Friday at 04:30", "UTC", checked)
+	form["cron"] = []string{"CRON_TZ=Europe/Berlin 30 2 * 3,10 0"} // both changes of the clocks, one of them within five runs
+	want(t, "what the clocks do", b.post(at, form, cookie...), 200, "Europe/Berlin", "clocks go ")
 	form["edit"] = []string{"0 * * * *"}
 	want(t, "a preset", b.post(at, form, cookie...), 200, `value="0 * * * *"`, "Every hour", checked)
 	delete(form, "enabled")
