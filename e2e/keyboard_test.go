@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/playwright-community/playwright-go"
@@ -80,11 +81,38 @@ func TestByKeyboardAlone(t *testing.T) {
 	p.says(p.Locator("#groups"), "Good")
 	p.sees(run)
 	p.must(p.expect.Locator(run).ToBeFocused())
+
+	// The strip is one stop; its days are walked by the arrow keys.
+	tip := p.Locator("#tip")
+	p.press("Shift+Tab")
+	p.says(tip, "1 good")
+	p.press("ArrowLeft")
+	p.says(tip, "nothing ran")
+	p.press("ArrowRight")
+	p.press("ArrowRight") // there is no tomorrow
+	p.says(tip, "1 good")
+	p.press("Tab")
+	p.must(p.expect.Locator(tip).ToBeEmpty())
+
 	p.tabTo(p.Locator("header summary"))
 	p.press("Enter")
 	p.sees(p.button("Log out"))
+	p.tabTo(p.button("Dark"))
+	p.press("Enter")
+	root := p.Locator("html")
+	p.must(p.expect.Locator(root).ToHaveAttribute("data-theme", "dark"))
 	p.press("Escape")
 	p.hidden(p.button("Log out"))
 	p.must(p.expect.Locator(p.Locator("header summary")).ToBeFocused())
 	p.unreloaded()
+
+	// The theme is kept, and is in the document itself: nothing flashes.
+	res, err := p.Reload()
+	p.must(err)
+	html, err := res.Text()
+	p.must(err)
+	if !strings.Contains(html, `<html lang="en" data-theme="dark">`) {
+		t.Errorf("the theme comes after the first paint: %.100s", html)
+	}
+	p.must(p.expect.Locator(root).ToHaveAttribute("data-theme", "dark"))
 }

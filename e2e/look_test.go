@@ -4,31 +4,35 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/playwright-community/playwright-go"
 
 	"resticfleet/e2e/stage"
+	"resticfleet/handlers"
 )
 
-// look is one way to look at a page.
+// look is one way to look at a page, and which of axe's rules apply to it.
 type look struct {
 	name          string
 	scheme        *playwright.ColorScheme
 	width, height int
-	axe           bool
+	rules         string
 }
 
 // looks are both themes and a telephone. Axe looks at one page of each theme
-// and each width: what it finds in one of them is the same in the others.
+// and each width: of what it finds, only the colours can be others in the third.
 var looks = []look{
-	{"light", playwright.ColorSchemeLight, 1280, 900, true},
-	{"dark", playwright.ColorSchemeDark, 1280, 900, false},
-	{"dark-390", playwright.ColorSchemeDark, 390, 844, true},
+	{"light", playwright.ColorSchemeLight, 1280, 900, `{}`},
+	{"dark", playwright.ColorSchemeDark, 1280, 900, `{runOnly: ["color-contrast"]}`},
+	{"dark-390", playwright.ColorSchemeDark, 390, 844, `{}`},
 }
 
 // sight is a page in a state worth looking at.
@@ -50,13 +54,25 @@ func TestEveryPageIsFitToBeSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	first := []sight{{"01-setup", link, nil}, {"02-login", "/login", nil}}
 	t.Run("new", func(t *testing.T) {
 		p := s.page(t, pageOptions{stranger: true, noTrace: true})
-		p.inspect(sight{name: "01-setup", path: link})
-		p.inspect(sight{name: "02-login", path: "/login"})
+		for _, v := range first {
+			p.inspect(v)
+		}
 	})
 	s.setUpIn(t, link)
 	sights := s.furnish(t)
+	everyPageIsThere(t, append(first, sights...))
+	t.Run("abandoned", func(t *testing.T) {
+		t.Parallel()
+		s := ownServer(t, "--expire-after=30s", "--lost-after=30s")
+		p := s.page(t, pageOptions{noTrace: true})
+		for _, v := range s.abandon(t) {
+			p.inspect(v)
+		}
+		s.as(t, "vera", "viewer").page(t, pageOptions{noTrace: true}).inspect(sight{"29-forbidden", "/settings/users", nil})
+	})
 	const tabs = 2
 	for tab := range tabs {
 		t.Run(fmt.Sprint(tab), func(t *testing.T) {
@@ -69,6 +85,54 @@ func TestEveryPageIsFitToBeSeen(t *testing.T) {
 			}
 		})
 	}
+}
+
+// noSight are the pages of the route table that nobody looks at by themselves.
+var noSight = []string{
+	"/healthz", "/readyz", "/metrics", "/static/*", "/events", // no pages
+	"/cron-preview", "/retention-words", "/jobs/hosts", // parts of one
+	"/jobs/:id/log", // a plain text
+	"/hosts",        // the fleet, by another name
+}
+
+// everyPageIsThere finds a sight for each page of the server's own route table.
+func everyPageIsThere(t *testing.T, sights []sight) {
+	t.Helper()
+	web := handlers.New(handlers.Config{})
+	seen := map[string]bool{}
+	for _, v := range sights {
+		u, err := url.Parse(v.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := web.NewContext(nil, nil)
+		web.Router().Find(http.MethodGet, u.Path, found)
+		seen[found.Path()] = true
+	}
+	for _, r := range web.Routes() {
+		program := strings.HasPrefix(r.Path, "/api") || strings.HasPrefix(r.Path, "/agent/")
+		if r.Method == http.MethodGet && !program && !seen[r.Path] && !slices.Contains(noSight, r.Path) {
+			t.Errorf("no sight of %s", r.Path)
+		}
+	}
+}
+
+// abandon makes a job that its host took and fell silent with, and one that no
+// host ever came for.
+func (s *server) abandon(t *testing.T) []sight {
+	t.Helper()
+	c := s.api(t)
+	h := s.newHost(t)
+	h.bind(localRepo(t))
+	h.holdBackups()
+	lost := h.run(h.group("www", []string{writeFiles(t, h.dir+"/www", map[string]string{"index.html": "<p>"})}))
+	eventually(t, "the backup runs", func() bool { return c.job(lost).State == "running" })
+	h.kill()
+	expired := h.run(h.group("mail", []string{h.dir}))
+	for id, state := range map[string]string{lost: "lost", expired: "expired"} {
+		within(t, 3*time.Minute, "a job is "+state, func() bool { return c.job(id).State == state })
+	}
+	return []sight{{"24-job-lost", "/jobs/" + lost, nil}, {"24-job-expired", "/jobs/" + expired, nil}}
 }
 
 // setUpIn makes the first administrator as the one-time link asks.
@@ -125,6 +189,13 @@ func (s *server) furnish(t *testing.T) []sight {
 		p := c.job(running).Progress
 		return len(p) > 0 && string(p) != "null"
 	})
+	often := h.schedule("@every 1s", true, films)
+	var skipped []job
+	eventually(t, "a backup is left out because of the long one", func() bool {
+		skipped = c.jobs("state=skipped&host_id=" + h.id)
+		return len(skipped) > 0
+	})
+	c.call("DELETE", "/api/hosts/"+h.id+"/schedules/"+often, nil, http.StatusNoContent, nil)
 
 	var away struct{ ID string }
 	c.call("POST", "/api/hosts", map[string]any{"name": "db-with-a-rather-long-name-02.example.net", "labels": []string{"production"}}, http.StatusCreated, &away)
@@ -139,13 +210,17 @@ func (s *server) furnish(t *testing.T) []sight {
 		"url": "s3:s3.eu-central-1.amazonaws.com/a-long-bucket-name/a/long/path/within/it", "password": "x",
 		"env": map[string]string{"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
 	}, http.StatusOK, nil)
-	var waiting job
+	var cancelled, waiting job
+	c.call("POST", at+"/source-groups/"+etc.ID+"/run", nil, http.StatusAccepted, &cancelled)
+	c.call("POST", "/api/jobs/"+cancelled.ID+"/cancel", nil, http.StatusAccepted, nil)
 	c.call("POST", at+"/source-groups/"+etc.ID+"/run", nil, http.StatusAccepted, &waiting)
 
 	maintained := s.furnishMaintenance(t, h, r, www)
 
 	s.as(t, "otto-with-a-name-that-nobody-thought-of-when-the-buttons-were-drawn", "operator")
-	otto := s.userPage(t, "otto")
+	otto := s.found(t, "/settings/users?q=otto", `/settings/users/[0-9a-f-]{36}`)
+	c.send("POST", "/settings/tokens", url.Values{"name": {"a script with a name"}, "role": {"viewer"}})
+	revoke := s.found(t, "/settings/tokens", `/settings/tokens/[0-9a-f-]{36}/revoke`)
 
 	host, other := "/hosts/"+h.id, "/hosts/"+away.ID
 	setup := s.furnishSetup(t)
@@ -192,7 +267,8 @@ func (s *server) furnish(t *testing.T) []sight {
 			p.click(p.button("Save “www”"))
 			p.sees(p.Locator("#f-includes-1-error"))
 		}},
-		{"13-group-delete", host + "/source-groups/" + www + "/delete", nil},
+		{"13-group-delete", host + "/source-groups/" + small.ID + "/delete", nil},
+		{"13-group-remove-first", host + "/source-groups/" + www + "/delete", nil},
 		{"14-group-delete-dialog", host + "/source-groups/" + www, func(p *page) {
 			p.click(p.link("Delete this source group"))
 			p.sees(p.heading("“www” is still in two schedules"))
@@ -201,7 +277,9 @@ func (s *server) furnish(t *testing.T) []sight {
 			p.fill("Daily", "3")
 			p.says(p.Locator("#retention-preview"), "Would keep 4, remove 3 of 7.")
 		}},
+		{"14-group-remove-snapshots", host + "/source-groups/" + www + "/remove-snapshots", nil},
 		{"15-schedule", host + "/schedules/" + nightly, nil},
+		{"15-schedule-delete", host + "/schedules/" + nightly + "/delete", nil},
 		{"16-schedule-daylight", host + "/schedules/new", func(p *page) {
 			p.fill("When", "CRON_TZ=Europe/Berlin 30 2 * 3,10 0")
 			p.says(p.Locator("#cron-preview"), "March and October")
@@ -218,6 +296,10 @@ func (s *server) furnish(t *testing.T) []sight {
 			p.sees(p.heading("Forget the repository of “web-01”?"))
 		}},
 		{"18-host-delete", host + "/delete", nil},
+		{"18-repository-init", host + "/repository/init", nil},
+		{"18-repository-unlock", host + "/repository/unlock", nil},
+		{"18-repository-forget", host + "/repository/forget", nil},
+		{"18-repository-second-forget", other + "/repository/maintenance/forget", nil},
 		{"19-jobs", "/jobs", nil},
 		{"20-host-jobs", host + "/jobs?state=failed", nil},
 		{"20-jobs-between", "/jobs?host=web-01&when=between&from=2026-01-01T00:00", nil},
@@ -234,6 +316,8 @@ func (s *server) furnish(t *testing.T) []sight {
 		{"22-job-init", "/jobs/" + h.init(), nil},
 		{"23-job-running", "/jobs/" + running, nil},
 		{"24-job-waiting", "/jobs/" + waiting.ID, nil},
+		{"24-job-cancelled", "/jobs/" + cancelled.ID, nil},
+		{"24-job-skipped", "/jobs/" + skipped[0].ID, nil},
 		{"25-menu", "/", func(p *page) { p.click(p.Locator("header summary")) }},
 		{"26-not-there", "/hosts/nobody", nil},
 		{"27-retired", host + "/run-backup", nil},
@@ -271,16 +355,19 @@ func (s *server) furnish(t *testing.T) []sight {
 			p.sees(p.Locator("#f-name-error"))
 		}},
 		{"65-user", otto, nil},
-		{"66-user-delete", otto, func(p *page) {
+		{"66-user-delete", otto + "/delete", nil},
+		{"66-user-delete-dialog", otto, func(p *page) {
 			p.click(p.GetByRole(*playwright.AriaRoleLink, playwright.PageGetByRoleOptions{Name: "Delete otto"}))
 			p.sees(p.GetByRole(*playwright.AriaRoleHeading, playwright.PageGetByRoleOptions{Name: "Delete “otto"}))
 		}},
+		{"67-token", "/settings/tokens/new", nil},
 		{"67-token-made", "/settings/tokens/new", func(p *page) {
 			p.fill("What it is for", "monitoring")
 			p.click(p.button("Make token"))
 			p.sees(p.Locator("#token"))
 		}},
 		{"68-tokens", "/settings/tokens", nil},
+		{"68-token-revoke", revoke, nil},
 		{"69-audit", "/settings/audit", nil},
 		{"70-audit-nothing", "/settings/audit?who=nobody&outcome=failed", nil},
 	}
@@ -362,13 +449,13 @@ func (r *repo) losePacks() (back func()) {
 	}
 }
 
-// userPage is the path of the page of the user whose name begins so.
-func (s *server) userPage(t *testing.T, name string) string {
+// found is the first path of this form on a page.
+func (s *server) found(t *testing.T, on, form string) string {
 	t.Helper()
-	a := s.api(t).send("GET", "/settings/users?q="+name, nil, "Accept", "text/html")
-	path := regexp.MustCompile(`/settings/users/[0-9a-f-]{36}`).Find(a.body)
+	a := s.api(t).send("GET", on, nil, "Accept", "text/html")
+	path := regexp.MustCompile(form).Find(a.body)
 	if path == nil {
-		t.Fatalf("no user %s: status %d", name, a.status)
+		t.Fatalf("no %s on %s: status %d", form, on, a.status)
 	}
 	return string(path)
 }
@@ -411,17 +498,20 @@ func (p *page) inspect(v sight) {
 	if v.act != nil {
 		v.act(p)
 	}
+	source, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(suite.results)), "bin", "axe.min.js"))
+	p.must(err)
+	p.script(string(source)) // not a script element: the page's policy refuses those
+	// What is behind a dialog is dimmed for one window's height.
+	dialog := p.script(`document.querySelector("dialog[open]") !== null`).(bool)
 	for _, l := range looks {
 		p.look(l)
 		file := filepath.Join(suite.results, "screens", v.name+"-"+l.name+".png")
-		_, err := p.Screenshot(playwright.PageScreenshotOptions{Path: playwright.String(file), FullPage: playwright.Bool(true)})
+		_, err := p.Screenshot(playwright.PageScreenshotOptions{Path: playwright.String(file), FullPage: playwright.Bool(!dialog)})
 		p.must(err)
 		if beyond := p.script(beyondTheEdge).([]any); len(beyond) > 0 {
 			p.t.Errorf("%s scrolls sideways at %d px because of %v", v.name, l.width, beyond)
 		}
-		if l.axe {
-			p.axe(v.name)
-		}
+		p.axe(v.name+" "+l.name, l.rules)
 	}
 }
 
@@ -451,13 +541,11 @@ const progressMoves = `() => {
 	return moved;
 }`
 
-// axe fails the test for everything that axe-core finds on the page.
-func (p *page) axe(where string) {
+// axe fails the test for everything that axe-core, which the page has, finds on
+// it by these rules.
+func (p *page) axe(where, rules string) {
 	p.t.Helper()
-	source, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(suite.results)), "bin", "axe.min.js"))
-	p.must(err)
-	p.script(string(source)) // not a script element: the page's policy refuses those
-	raw := p.script(`async () => JSON.stringify((await axe.run(document, {resultTypes: ["violations"]})).violations)`)
+	raw := p.script(`async () => JSON.stringify((await axe.run(document, {resultTypes: ["violations"], ...` + rules + `})).violations)`)
 	var violations []struct {
 		ID, Help string
 		Nodes    []struct {

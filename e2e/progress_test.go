@@ -3,7 +3,10 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -40,7 +43,8 @@ func TestRunningJobIsWatchedToItsEnd(t *testing.T) {
 	h := newHost(t)
 	r := localRepo(t)
 	h.bind(r)
-	letGo := h.holdBackups(slowly(6 * 1024)...) // until somebody looks
+	// Each time until somebody has looked; the log is longer than its box.
+	letGo, letEnd := h.holdTwice(slowly(6 * 1024)...)
 	h.group("music", []string{writeFiles(t, h.dir+"/music", songs(64))})
 
 	p := newPage(t)
@@ -53,8 +57,26 @@ func TestRunningJobIsWatchedToItsEnd(t *testing.T) {
 	p.script(watchPercent)
 	p.mark()
 	p.says(p.Locator("#job [role=status]"), "Running")
+	box := p.Locator("[data-follow]")
+	fromEnd := func() int {
+		v, err := box.Evaluate("e => Math.round(e.scrollHeight - e.scrollTop - e.clientHeight)", nil)
+		p.must(err)
+		return v.(int)
+	}
+	p.says(box, "first look 30")
 	letGo()
+	p.says(box, "second look 30")
+	if n := fromEnd(); n > 1 {
+		t.Errorf("the log's end is %d px out of sight: it does not follow", n)
+	}
+	_, err := box.Evaluate("e => new Promise(done => { e.addEventListener('scroll', done, {once: true}); e.scrollTop = 0; })", nil)
+	p.must(err)
+	letEnd()
 	p.says(p.Locator("#job [role=status]"), "Good")
+	p.says(box, "third look 30")
+	if top, err := box.Evaluate("e => e.scrollTop", nil); err != nil || top != 0 {
+		t.Errorf("the log was moved to %v under who reads its beginning: %v", top, err)
+	}
 	p.unreloaded()
 
 	seen := p.script("percentages").([]any)
@@ -71,6 +93,37 @@ func TestRunningJobIsWatchedToItsEnd(t *testing.T) {
 	if took := j.FinishedAt.Sub(*j.StartedAt).Seconds(); took < 3 {
 		t.Errorf("the backup took %.1f s: it was not throttled", took)
 	}
+}
+
+// holdTwice writes restic's script anew: a backup says thirty words three times,
+// and waits in between until it is let go.
+func (h *host) holdTwice(args ...string) (letGo, letEnd func()) {
+	h.t.Helper()
+	h.useRestic(args...)
+	script, err := os.ReadFile(h.restic)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	steps := ""
+	var lift []func()
+	for _, look := range []string{"first", "second", "third"} {
+		steps += "i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo \"" + look + " look $i\" >&2; done; "
+		if look == "third" {
+			break
+		}
+		hold := filepath.Join(h.dir, look)
+		if err := os.WriteFile(hold, nil, 0o600); err != nil {
+			h.t.Fatal(err)
+		}
+		steps += "while [ -e '" + hold + "' ]; do sleep 0.05; done; "
+		lift = append(lift, func() {
+			if err := os.Remove(hold); err != nil {
+				h.t.Error(err)
+			}
+		})
+	}
+	h.writeRestic(strings.Replace(string(script), "exec ", "if [ \"$1\" = backup ]; then "+steps+"fi\nexec ", 1))
+	return lift[0], lift[1]
 }
 
 // logIsTrue compares the log on the page with the API's: every line once, in

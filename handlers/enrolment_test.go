@@ -150,6 +150,7 @@ func TestTheSetupWithPlainForms(t *testing.T) {
 	if want := "resticfleet-agent enroll --server http://example.com --allow-plain-http --token rfe_"; !strings.HasPrefix(command, want) {
 		t.Fatalf("the line is %q", command)
 	}
+	wants(t, page, "It makes a key for nas-02, exchanges the token for a credential and keeps both in /var/lib/resticfleet-agent; it installs and starts nothing.", "nothing needs to be opened on nas-02")
 	wants(t, page, "Waiting for nas-02 to call", "Look again", "Works once, until", "resticfleet-agent run --state-dir", "plain http")
 	if again := line(p.see(setup)); again != command {
 		t.Errorf("a reload shows another line: %q", again)

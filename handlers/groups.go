@@ -254,23 +254,42 @@ func (h *Handlers) askDeleteGroup(c echo.Context, host *models.Host, g *models.G
 			rows = append(rows, removeRow(s, g, names, groupURL))
 		}
 	}
+	stay, err := h.snapshotsStay(c, g)
+	if err != nil {
+		return err
+	}
 	act, keep := "Delete “"+g.Name+"”", "Keep “"+g.Name+"”"
 	if len(rows) == 0 {
 		return h.confirm(c, http.StatusOK, views.Confirm{
 			Heading: act + "?", Lost: "It is no longer backed up; a waiting job is cancelled, a running one may end.",
-			Stays:  "Its snapshots stay in the repository under the tag “" + g.Tag + "”.",
+			Stays:  stay + " in the repository under the tag “" + g.Tag + "”.",
 			Action: groupURL + "/delete", Act: act, Keep: keep, KeepURL: url, Crumbs: crumbs,
 		})
 	}
 	r := views.RemoveFirst{
 		Heading: "“" + g.Name + "” is still in " + models.Counted(len(rows), "schedule", "schedules"),
-		Text:    "Remove it from these first, then delete it. Its snapshots stay in the repository either way.",
+		Text:    "Remove it from these first, then delete it. " + stay + " in the repository either way.",
 		Rows:    rows, Again: again, Act: act, Keep: keep, KeepURL: url, Crumbs: crumbs,
 	}
 	if partial(c) {
 		return render(c, http.StatusConflict, views.RemoveFirstDialog(r))
 	}
 	return render(c, http.StatusConflict, views.RemoveFirstPage(h.page(c, r.Heading, views.NavFleet), r))
+}
+
+// snapshotsStay begins the sentence of what a group leaves behind, with their
+// count where any are known.
+func (h *Handlers) snapshotsStay(c echo.Context, g *models.Group) (string, error) {
+	counts, err := models.CountSnapshots(c.Request().Context(), h.DB, g.HostID)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range counts {
+		if n.GroupID == g.ID {
+			return "Its " + ui.Count(int64(n.Count), "snapshot stays", "snapshots stay"), nil
+		}
+	}
+	return "Its snapshots stay", nil
 }
 
 func removeRow(s *models.Schedule, g *models.Group, names map[models.GroupID]string, groupURL string) views.RemoveRow {

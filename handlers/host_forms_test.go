@@ -286,8 +286,10 @@ func TestAGroupLeavesItsSchedules(t *testing.T) {
 	group := at + "/source-groups/" + www.ID.String()
 	cookie := []string{"Cookie", "session=" + b.session(models.RoleOperator)}
 	htmx := asHTMX(cookie...)
+	want(t, "nothing is known of", b.do("GET", group+"/delete", nil, cookie...), 409, "Its snapshots stay in the repository")
+	b.exec(`insert into snapshots (host_id, id, at, hostname, source_group_id) select ?, lpad(to_hex(n), 64, '0'), now(), 'x', ? from generate_series(1, 1041) n`, h.ID, www.ID)
 	for range 2 {
-		want(t, "in the way", b.post(group+"/delete", nil, htmx...), 409, "is still in two schedules", "with etc", "the schedule goes too", "!<html")
+		want(t, "in the way", b.post(group+"/delete", nil, htmx...), 409, "is still in two schedules", "with etc", "the schedule goes too", "Its 1,041 snapshots stay in the repository", "!<html")
 		want(t, "asked on a page", b.do("GET", group+"/delete", nil, cookie...), 409, "is still in two schedules", "<html")
 	}
 	version := b.count("select schedule_version from hosts")
@@ -295,7 +297,7 @@ func TestAGroupLeavesItsSchedules(t *testing.T) {
 		want(t, "the first", b.post(group+"/leave/"+both.ID.String(), nil, htmx...), 409, "is still in one schedule", "autofocus", "!with etc")
 	}
 	for range 2 {
-		want(t, "the last", b.post(group+"/leave/"+alone.ID.String(), nil, htmx...), 200, "Delete “www”?", "tag “www”")
+		want(t, "the last", b.post(group+"/leave/"+alone.ID.String(), nil, htmx...), 200, "Delete “www”?", "Its 1,041 snapshots stay in the repository under the tag “www”")
 	}
 	if n := b.count("select schedule_version from hosts") - version; n != 2 {
 		t.Errorf("two changes raised the schedule version by %d", n)
@@ -325,6 +327,8 @@ func TestAScheduleIsExplainedWithoutScripts(t *testing.T) {
 	form := url.Values{"cron": {"30 4 * * 1-5"}, "enabled": {"on"}, "source_group_ids": {g.ID.String()}, "edit": {""}}
 	checked := `value="` + g.ID.String() + `" checked`
 	want(t, "explained", b.post(at, form, cookie...), 200, "Monday to Friday at 04:30", "UTC", checked)
+	form["cron"] = []string{"CRON_TZ=Europe/Berlin 30 2 * 3,10 0"} // both changes of the clocks, one of them within five runs
+	want(t, "what the clocks do", b.post(at, form, cookie...), 200, "Europe/Berlin", "clocks go ")
 	form["edit"] = []string{"0 * * * *"}
 	want(t, "a preset", b.post(at, form, cookie...), 200, `value="0 * * * *"`, "Every hour", checked)
 	delete(form, "enabled")

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"resticfleet/models"
 )
@@ -85,6 +86,25 @@ func TestNoFilterIsForWhatDoesNotExist(t *testing.T) {
 		if !slices.Contains(made, models.JobKind(c.Value)) {
 			t.Errorf("%s is offered", c.Text)
 		}
+	}
+}
+
+// Times on a host's page are its own, and the page says what time it is there.
+func TestAHostTellsItsOwnTime(t *testing.T) {
+	t.Parallel()
+	const assumed = "(the agent could not tell its zone; set --timezone)"
+	h := sampleHost(t)
+	told := render(t, HostLive(h))
+	if !strings.Contains(told, "Europe/Berlin, 14:52 there") || strings.Contains(told, assumed) {
+		t.Error("the host's own time is missing, or its zone is called assumed")
+	}
+	h.Timezone, h.Clock.Zone, h.ZoneAssumed = "UTC", time.UTC, true
+	if html := render(t, HostLive(h)); !strings.Contains(html, "UTC, 13:52 there "+assumed) {
+		t.Error("nothing says that the zone is assumed")
+	}
+	h.Enrolled = false
+	if html := render(t, HostLive(h)); strings.Contains(html, " there") {
+		t.Error("a host that nobody has enrolled has a time")
 	}
 }
 
