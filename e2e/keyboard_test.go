@@ -32,6 +32,16 @@ func (p *page) typeIn(text string) {
 	p.must(p.Keyboard().Type(text))
 }
 
+// updated has the page look again, as after an event of the stream, and waits
+// until it has; asked for too soon after another look, it asks once more.
+func (p *page) updated(event string) {
+	p.t.Helper()
+	p.script(`event => new Promise(done => {
+		const asking = setInterval(() => htmx.trigger(document.body, event), 100);
+		document.addEventListener("htmx:after:swap", () => { clearInterval(asking); done(); }, {once: true});
+	})`, event)
+}
+
 // A source group, a schedule for it and its first backup, without a mouse; the
 // focus stays where the hands are while the page changes under them.
 func TestByKeyboardAlone(t *testing.T) {
@@ -85,6 +95,8 @@ func TestByKeyboardAlone(t *testing.T) {
 	// The strip is one stop; its days are walked by the arrow keys.
 	tip := p.Locator("#tip")
 	p.press("Shift+Tab")
+	p.says(tip, "1 good")
+	p.updated("host")
 	p.says(tip, "1 good")
 	p.press("ArrowLeft")
 	p.says(tip, "nothing ran")

@@ -340,9 +340,11 @@ addEventListener("htmx:after:swap", (event) => {
 // A strip is one stop of the keyboard; the arrow keys walk its days and the tip
 // says what the pointer would be told by the day's title.
 const tip = $("tip");
+let walked = -1; // the day that is shown of the strip that has the focus
 function showDay(strip, index) {
 	const days = [...strip.querySelectorAll("g")];
-	const day = days[Math.max(0, Math.min(days.length - 1, index))];
+	walked = Math.max(0, Math.min(days.length - 1, index));
+	const day = days[walked];
 	if (!day) return;
 	for (const other of days) other.toggleAttribute("data-current", other === day);
 	tip.textContent = day.querySelector("title").textContent;
@@ -356,16 +358,20 @@ addEventListener("focusin", (event) => {
 addEventListener("focusout", (event) => {
 	if (!event.target.matches("[data-strip]")) return;
 	event.target.querySelector("[data-current]")?.removeAttribute("data-current");
+	walked = -1;
 	tip.replaceChildren();
+});
+// An update draws the strip anew, with what the day is by now.
+addEventListener("htmx:after:swap", () => {
+	if (walked >= 0 && document.activeElement.matches("[data-strip]")) showDay(document.activeElement, walked);
 });
 addEventListener("scroll", () => tip?.replaceChildren(), { passive: true });
 addEventListener("keydown", (event) => {
 	const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
 	if (!step || !event.target.matches?.("[data-strip]")) return;
 	event.preventDefault();
-	const days = [...event.target.querySelectorAll("g")];
-	const now = days.findIndex((day) => day.hasAttribute("data-current"));
-	showDay(event.target, (now < 0 ? days.length : now) + step);
+	const from = walked < 0 ? event.target.querySelectorAll("g").length : walked;
+	showDay(event.target, from + step);
 });
 
 // --- Ages -----------------------------------------------------------------
