@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,12 @@ func (h *Handlers) snapshots(c echo.Context) error {
 	} else if err := h.fillSnapshots(ctx, &v, filter); err != nil {
 		return err
 	}
+	if v.MarkedOlder, err = h.markedSnapshot(ctx, host.ID, v.Rows, c.QueryParams()["a"]); err != nil {
+		return err
+	}
+	if v.MarkedNewer, err = h.markedSnapshot(ctx, host.ID, v.Rows, c.QueryParams()["b"]); err != nil {
+		return err
+	}
 	if partial(c) {
 		return render(c, status, views.SnapshotsLive(v))
 	}
@@ -96,6 +103,27 @@ func (h *Handlers) fillSnapshots(ctx context.Context, v *views.Snapshots, f mode
 		v.Rows = append(v.Rows, presentSnapshot(s))
 	}
 	return err
+}
+
+// markedSnapshot is the one of the last id, which is read where it isn't among
+// the rows; none where it is gone. The filter sends what was marked before the
+// page came, and then what is now.
+func (h *Handlers) markedSnapshot(ctx context.Context, host models.HostID, rows []views.SnapshotRow, ids []string) (views.SnapshotRow, error) {
+	if len(ids) == 0 {
+		return views.SnapshotRow{}, nil
+	}
+	id := ids[len(ids)-1]
+	if i := slices.IndexFunc(rows, func(r views.SnapshotRow) bool { return r.ID == id }); i >= 0 {
+		return rows[i], nil
+	}
+	s, err := models.FindSnapshot(ctx, h.DB, host, id)
+	if models.CodeOf(err) == models.ENotFound {
+		return views.SnapshotRow{}, nil
+	}
+	if err != nil {
+		return views.SnapshotRow{}, err
+	}
+	return presentSnapshot(s), nil
 }
 
 func presentSnapshot(s *models.Snapshot) views.SnapshotRow {

@@ -209,3 +209,57 @@ func TestTwoSnapshotsAreCompared(t *testing.T) {
 	}
 	jobs(2)
 }
+
+// The two that are compared may stand on different pages of the list, or fit
+// different filters: what is marked goes along, without scripts too.
+func TestWhatIsMarkedStaysFromPageToPage(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	f := b.fleet("web")
+	f.exec("update hosts set snapshots_listed_at = now(), enrolled_at = now() - interval '1 day', last_seen_at = now(), agent_protocol = 3 where id = ?", f.host.ID)
+	f.exec(`insert into snapshots (host_id, id, at, hostname, tags, source_group_id)
+		select ?, lpad(to_hex(n), 8, 'a') || lpad(to_hex(n), 56, '0'), now() - n * interval '1 day', 'web', '["deep"]', ? from generate_series(16, 76) n`, f.host.ID, f.group.ID)
+	id := func(n int) string { return fmt.Sprintf("aaaaaa%02x%056x", n, n) }
+	at := "/hosts/" + f.host.ID.String() + "/snapshots"
+	radio := func(html, name string, n int) string {
+		return regexp.MustCompile(`<input id="` + name + "-" + id(n) + `"[^>]*>`).FindString(html)
+	}
+	html := b.page(at + "?tag=deep")
+	for _, part := range []string{`<input type="hidden" name="tag" value="deep">`, `form="compare" formaction="` + at + `" formnovalidate name="cursor"`, ">Keep the marks<"} {
+		if !strings.Contains(html, part) {
+			t.Errorf("the list has no %q", part)
+		}
+	}
+	if strings.Contains(html, ">Unmark<") || strings.Contains(html, "Marked as the") || strings.Contains(radio(html, "a", 16), "checked") {
+		t.Error("something is marked")
+	}
+	cursor := regexp.MustCompile(`name="cursor" value="([^"]+)"[^>]*>Older`).FindStringSubmatch(html)
+	if cursor == nil {
+		t.Fatal("there is no next page")
+	}
+
+	if _, html, _ := b.get(models.RoleViewer, at); !strings.Contains(html, `rel="next"`) || strings.Contains(html, `form="compare"`) {
+		t.Error("a viewer has no next page, or may compare")
+	}
+
+	// The next page, as the form asks for it.
+	html = b.page(at + "?tag=deep&b=" + id(17) + "&a=" + id(70) + "&cursor=" + cursor[1])
+	if text := plain(html); !strings.Contains(text, "Marked as the newer:") || strings.Contains(text, "Marked as the older:") || !strings.Contains(text, "aaaaaa11") {
+		t.Errorf("what is marked is not above the table: %s", text)
+	}
+	if !strings.Contains(radio(html, "b", 17), "checked") || !strings.Contains(radio(html, "a", 70), "checked") || strings.Contains(radio(html, "a", 71), "checked") {
+		t.Errorf("%s %s", radio(html, "b", 17), radio(html, "a", 70))
+	}
+	for _, part := range []string{`name="b" value="` + id(17) + `"`, `hx-get="` + at + `?a=` + id(70) + `&amp;b=` + id(17) + `&amp;cursor=`, at + `?cursor=` + cursor[1] + `&amp;tag=deep" class=`} {
+		if !strings.Contains(html, part) {
+			t.Errorf("the next page has no %q", part)
+		}
+	}
+	// A filter that none fits, and one that is gone.
+	if text := plain(b.page(at + "?tag=none&b=" + id(16) + "&b=" + id(17))); !strings.Contains(text, "aaaaaa11") || !strings.Contains(text, "No snapshot fits") {
+		t.Errorf("a filter loses what is marked: %s", text)
+	}
+	if text := plain(b.page(at + "?a=" + strings.Repeat("e", 64) + "&b=x")); strings.Contains(text, "Marked") || strings.Contains(text, "Unmark") {
+		t.Error("one that is gone is marked")
+	}
+}

@@ -1,6 +1,7 @@
 package views
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,9 @@ type Snapshots struct {
 	Groups                     []Choice
 	Rows                       []SnapshotRow
 	Cursor, NextCursor         string
+	// MarkedOlder and MarkedNewer are to be compared, on this page or another one;
+	// the zero value is none.
+	MarkedOlder, MarkedNewer SnapshotRow
 	// Newer is how many came since and are held back, so that what is under
 	// somebody's pointer stays there.
 	Newer int
@@ -71,10 +75,10 @@ var SnapshotHeldChoices = []Choice{{"", "Held or not"}, {"yes", "Held"}}
 
 func (s Snapshots) path() string { return "/hosts/" + s.HostID + "/snapshots" }
 
-// url is this list with its filter, from a cursor on.
+// url is this list with its filter and what is marked, from a cursor on.
 func (s Snapshots) url(cursor string) string {
 	f := s.Filter
-	return listURL(s.path(), "group", f.Group, "tag", f.Tag, "when", f.When, "from", f.From, "to", f.To, "held", f.Held, "cursor", cursor)
+	return listURL(s.path(), "group", f.Group, "tag", f.Tag, "when", f.When, "from", f.From, "to", f.To, "held", f.Held, "a", s.MarkedOlder.ID, "b", s.MarkedNewer.ID, "cursor", cursor)
 }
 
 func (s Snapshots) olderURL() string {
@@ -82,6 +86,23 @@ func (s Snapshots) olderURL() string {
 		return ""
 	}
 	return s.url(s.NextCursor)
+}
+
+// allURL is the whole list, with what is marked.
+func (s Snapshots) allURL() string { return listURL(s.path(), "a", s.MarkedOlder.ID, "b", s.MarkedNewer.ID) }
+
+// unmarkedURL is this page with nothing marked.
+func (s Snapshots) unmarkedURL() string {
+	s.MarkedOlder, s.MarkedNewer = SnapshotRow{}, SnapshotRow{}
+	return s.url(s.Cursor)
+}
+
+// filterValues are the filter's fields that say something, each name with its
+// value.
+func (s Snapshots) filterValues() [][2]string {
+	f := s.Filter
+	all := [][2]string{{"group", f.Group}, {"tag", f.Tag}, {"when", f.When}, {"from", f.From}, {"to", f.To}, {"held", f.Held}}
+	return slices.DeleteFunc(all, func(v [2]string) bool { return v[1] == "" })
 }
 
 // newest is the first row's place, "" where the list doesn't begin with the
@@ -98,7 +119,9 @@ func (s Snapshots) newer() string {
 }
 
 // tagURL is the list of those with this tag.
-func (s Snapshots) tagURL(tag string) string { return listURL(s.path(), "tag", tag) }
+func (s Snapshots) tagURL(tag string) string {
+	return listURL(s.path(), "tag", tag, "a", s.MarkedOlder.ID, "b", s.MarkedNewer.ID)
+}
 
 func (s Snapshots) filtered() bool { return s.Filter != (SnapshotsFilter{}) }
 
@@ -135,9 +158,18 @@ func (s Snapshots) lookText() string {
 	return "Asking " + s.HostName + " …"
 }
 
-// comparable is whether there are two to mark on this page, for somebody who may
-// see what snapshots hold.
-func (s Snapshots) comparable() bool { return s.CanOperate && len(s.Rows) > 1 }
+// comparable is whether there are two to mark, on this page or another one, for
+// somebody who may see what snapshots hold.
+func (s Snapshots) comparable() bool {
+	return s.CanOperate && s.Count > 1 && (len(s.Rows) > 0 || s.marked())
+}
+
+func (s Snapshots) marked() bool { return s.MarkedOlder.ID != "" || s.MarkedNewer.ID != "" }
+
+// elsewhere is whether a row is marked that isn't on this page.
+func (s Snapshots) elsewhere(r SnapshotRow) bool {
+	return r.ID != "" && !slices.ContainsFunc(s.Rows, func(shown SnapshotRow) bool { return shown.ID == r.ID })
+}
 
 func (r SnapshotRow) domID() string { return "snapshot-" + r.ID }
 
