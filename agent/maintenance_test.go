@@ -311,7 +311,7 @@ func TestAppendOnlyRepositoryIsCalledThat(t *testing.T) {
 	b := setup(t)
 	b.repo = "rest:http://" + b.restServer("--append-only") + "/r"
 	b.start()
-	b.initialised()
+	id := b.initialised()
 	b.bigFile("source/big", 100_000)
 	first := b.do(b.run(protocol.KindBackup))
 	b.bigFile("source/big", 99)
@@ -321,7 +321,7 @@ func TestAppendOnlyRepositoryIsCalledThat(t *testing.T) {
 		t.Errorf("forget: %+v", forget)
 	}
 	second := b.forget(keepLast(1, "group"))
-	second.Repository.Maintenance = true
+	second.Repository.Maintenance, second.Repository.ID = true, id
 	if end := b.do(second); end.ErrorCode != protocol.ErrAppendOnly || strings.Contains(end.Error, "Store") {
 		t.Errorf("with the second credentials: %+v", end)
 	}
@@ -329,6 +329,11 @@ func TestAppendOnlyRepositoryIsCalledThat(t *testing.T) {
 	other.Repository.Maintenance, other.Repository.ID = true, strings.Repeat("0", 64)
 	if end := b.do(other); end.ErrorCode != protocol.ErrWrongRepository {
 		t.Errorf("another repository: %+v", end)
+	}
+	unknown := b.forget(keepLast(1, "group"))
+	unknown.Repository.Maintenance = true
+	if end := b.do(unknown); end.ErrorCode != protocol.ErrNotYetKnown || len(b.ids()) != 2 {
+		t.Errorf("a repository that may be any: %+v", end)
 	}
 	if err := os.Remove(filepath.Join(b.dir, "served", "r", "snapshots", first.SnapshotID)); err != nil {
 		t.Fatal(err)

@@ -195,12 +195,14 @@ func (b *bundle) do(run protocol.Run) protocol.Finished {
 	return b.result(run.JobID)
 }
 
-// initialised makes the repository through a job.
-func (b *bundle) initialised() {
+// initialised makes the repository through a job, and gives its id.
+func (b *bundle) initialised() string {
 	b.t.Helper()
-	if end := b.do(b.run(protocol.KindInit)); end.Outcome != protocol.OutcomeSucceeded || end.RepositoryID == "" {
+	end := b.do(b.run(protocol.KindInit))
+	if end.Outcome != protocol.OutcomeSucceeded || end.RepositoryID == "" {
 		b.t.Fatalf("init: %+v", end)
 	}
+	return end.RepositoryID
 }
 
 // template is an empty repository with testPassword, made once, with a key that

@@ -138,6 +138,14 @@ var advices = []advice{
 		},
 		act: "Check credentials", to: toSecond,
 	},
+	{
+		code: protocol.ErrNotYetKnown, brief: "repository not known", headline: "Which repository the host backs up to is not known yet", untouched: true,
+		steps: []step{
+			{text: "Initialise it with the credentials for every day: ", link: "open the danger zone", to: toDangerZone, after: ". One that is there stays as it is, and is known from then on."},
+			{text: "Then run this again: forget and prune work in no other repository."},
+		},
+		act: "Initialise repository", to: toDangerZone,
+	},
 
 	// what the agent finds before and beside restic
 	{

@@ -417,13 +417,14 @@ const (
 	ErrBelowMinimum     = "below_minimum"    // fewer files or bytes than the group asks for
 	ErrFarBelowUsual    = "far_below_usual"  // far fewer files or bytes than the newest good snapshot
 	ErrBackendForbidden = "backend_forbidden"
-	ErrAppendOnly       = "append_only"       // the credentials may add and not remove
-	ErrWrongRepository  = "wrong_repository"  // the second credentials open another repository
-	ErrWouldRemoveAll   = "would_remove_all"  // a policy that keeps none of a group's snapshots
-	ErrNotRemoved       = "not_removed"       // restic said it was, the next listing says it was not
-	ErrDamaged          = "damaged"           // check found errors
-	ErrSnapshotUnknown  = "snapshot_unknown"  // this host has no such snapshot in the repository
-	ErrAnswerIncomplete = "answer_incomplete" // pieces of a look-up's answer are missing
+	ErrAppendOnly       = "append_only"          // the credentials may add and not remove
+	ErrWrongRepository  = "wrong_repository"     // the second credentials open another repository
+	ErrNotYetKnown      = "repository_not_known" // the second credentials may open any: the everyday one's id isn't known
+	ErrWouldRemoveAll   = "would_remove_all"     // a policy that keeps none of a group's snapshots
+	ErrNotRemoved       = "not_removed"          // restic said it was, the next listing says it was not
+	ErrDamaged          = "damaged"              // check found errors
+	ErrSnapshotUnknown  = "snapshot_unknown"     // this host has no such snapshot in the repository
+	ErrAnswerIncomplete = "answer_incomplete"    // pieces of a look-up's answer are missing
 )
 
 // SecondCredentials begins Finished.Error where a repository didn't open with

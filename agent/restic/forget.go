@@ -79,11 +79,22 @@ func (s *script) unlessCancelled(r *StepResult, todo *Step) (*StepResult, *Step,
 	return r, todo, nil
 }
 
+// anyRepository refuses second credentials as long as nobody knows which
+// repository they must open: another's would be worked in outside its queue.
+func anyRepository(job Job) *protocol.Finished {
+	if repo := job.Run.Repository; !repo.Maintenance || repo.ID != "" {
+		return nil
+	}
+	return Fail(job.Run.JobID, protocol.ErrNotYetKnown,
+		"Whether the credentials for forget and prune open the repository that this host backs up to can't be told: which one that is, is not known yet. Nothing was changed.",
+		"First initialise it with the everyday credentials in the host's danger zone, which learns which it is and leaves one that is there as it is; then run this again.")
+}
+
 // sameRepository is done before anything is removed with the second credentials:
 // they must open the repository that the host backs up to.
 func sameRepository(s *script) (*Step, *protocol.Finished) {
 	repo := s.job.Run.Repository
-	if !repo.Maintenance || repo.ID == "" {
+	if !repo.Maintenance {
 		return nil, nil
 	}
 	r, step, cancelled := s.look(Step{Purpose: PurposeMain, Args: catConfigArgs(), Document: true})

@@ -63,6 +63,10 @@ func TestMaintenancePlans(t *testing.T) {
 		run.Settle = true
 		return run
 	}
+	nowhere := func(run protocol.Run) protocol.Run {
+		run.Repository.Maintenance, run.Repository.ID = true, ""
+		return run
+	}
 	clearLock := exit(0)
 	plan := exit(0, dryRun([]string{listed(1, "a")}, []string{listed(2, "a"), listed(3, "a")}))
 	left := exit(0, list(listed(1, "a")))
@@ -131,6 +135,9 @@ func TestMaintenancePlans(t *testing.T) {
 		"forget in another repository":         {run: second, ends: ends{clearLock, exit(0, `>{"id":"beef"}`)}, outcome: "failed", code: protocol.ErrWrongRepository},
 		"forget, the second password is wrong": {run: second, ends: ends{clearLock, exit(12)}, outcome: "failed", code: protocol.ErrWrongPassword, says: "credentials for forget and prune"},
 		"forget, the second may not remove":    {run: second, ends: ends{clearLock, exit(0, `>{"id":"feed"}`), plan, exit(3, forbidden), all}, outcome: "failed", code: protocol.ErrAppendOnly, says: "Give them the right"},
+		"forget in any repository":             {run: nowhere(one), commands: []string{}, outcome: "failed", code: protocol.ErrNotYetKnown, says: "Nothing was changed. First initialise it with the everyday credentials"},
+		"forget by id in any repository":       {run: nowhere(picked), commands: []string{}, outcome: "failed", code: protocol.ErrNotYetKnown},
+		"prune in any repository":              {run: nowhere(prune), commands: []string{}, outcome: "failed", code: protocol.ErrNotYetKnown},
 		"forget by id":                         {run: picked, ends: ends{clearLock, exit(0, list(listed(1), listed(2), listed(3))), exit(0), exit(0, list(listed(3)))}, outcome: "succeeded", stats: map[string]int{"snapshots_removed": 2, "snapshots_kept": 1}},
 		"forget by id, unknown":                {run: picked, ends: ends{clearLock, exit(0, list(listed(3)))}, outcome: "failed", code: protocol.ErrSnapshotUnknown},
 		"prune":                                {run: prune, ends: ends{clearLock, exit(0, ">total prune:           3 blobs / 2 KiB", ">remaining:            10 blobs / 1 MiB")}, commands: []string{"unlock", "prune --retry-lock=10m"}, outcome: "succeeded", stats: map[string]int{"removed_bytes": 2048, "remaining_bytes": 1 << 20}},

@@ -115,6 +115,9 @@ type plan struct {
 func (p plan) step(job Job, results []StepResult) (*Step, *protocol.Finished) {
 	if p.exclusive {
 		if len(results) == 0 {
+			if end := anyRepository(job); end != nil {
+				return nil, end
+			}
 			return clearStep(""), nil
 		}
 		results = results[1:]
