@@ -42,8 +42,9 @@ func (p *page) updated(event string) {
 	})`, event)
 }
 
-// A source group, a schedule for it and its first backup, without a mouse; the
-// focus stays where the hands are while the page changes under them.
+// A source group, a schedule for it and its first backup, a cadence, a hold and a
+// comparison, without a mouse; the focus stays where the hands are while the page
+// changes under them.
 func TestByKeyboardAlone(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -127,4 +128,39 @@ func TestByKeyboardAlone(t *testing.T) {
 		t.Errorf("the theme comes after the first paint: %.100s", html)
 	}
 	p.must(p.expect.Locator(root).ToHaveAttribute("data-theme", "dark"))
+
+	p.tabTo(run)
+	p.press("Enter")
+	list := h.listed(2)
+	p.tabTo(p.link("Maintenance"))
+	p.press("Enter")
+	p.path("/hosts/" + h.id + "/maintenance")
+	p.mark()
+	p.tabTo(p.button("Turn on check"))
+	p.press("Enter")
+	off := p.button("Turn off check")
+	p.sees(off)
+	p.must(p.expect.Locator(off).ToBeFocused())
+	p.unreloaded()
+
+	p.tabTo(p.link("Snapshots"))
+	p.press("Enter")
+	p.path("/hosts/" + h.id + "/snapshots")
+	p.mark()
+	older, newer := list[1].ID, list[0].ID
+	hold := p.Locator("#hold-" + older)
+	p.tabTo(hold)
+	p.press("Enter")
+	p.says(p.Locator("#snapshot-"+older), "Held: nothing removes it")
+	p.must(p.expect.Locator(hold).ToBeFocused())
+	p.unreloaded()
+	p.tabTo(p.Locator("#a-" + newer))
+	p.press("ArrowDown")
+	p.must(p.expect.Locator(p.Locator("#a-" + older)).ToBeChecked())
+	p.tabTo(p.Locator("#b-" + newer))
+	p.press("Space")
+	p.must(p.expect.Locator(p.Locator("#b-" + newer)).ToBeChecked())
+	p.tabTo(p.button("Compare the two"))
+	p.press("Enter")
+	p.sees(p.Locator("#compared"))
 }

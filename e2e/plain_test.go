@@ -82,4 +82,33 @@ func TestWithoutScripts(t *testing.T) {
 	p.click(p.link("Keep “docs”"))
 	p.path("/hosts/" + h.id)
 	p.sees(p.link("docs"))
+
+	p.click(p.button("Run now docs"))
+	list := h.listed(2)
+	p.click(p.link("Maintenance"))
+	p.click(p.button("Turn on check"))
+	p.path("/hosts/" + h.id + "/maintenance")
+	p.sees(p.button("Turn off check"))
+	p.click(p.link("Change when check runs"))
+	p.fill("How much of the data it reads", "13/12")
+	p.click(p.button("Save"))
+	p.says(p.Locator("#f-read_data_subset-error"), "t at most 256")
+	p.fill("How much of the data it reads", "2/4")
+	p.click(p.button("Save"))
+	p.path("/hosts/" + h.id + "/maintenance")
+
+	p.click(p.link("Snapshots"))
+	p.click(p.Locator("#hold-" + list[1].ID))
+	p.path("/hosts/" + h.id + "/snapshots")
+	p.says(p.Locator("#snapshot-"+list[1].ID), "Held: nothing removes it")
+	p.must(p.Locator("#a-" + list[1].ID).Check())
+	p.must(p.Locator("#b-" + list[0].ID).Check())
+	p.click(p.button("Compare the two"))
+	eventually(t, "a reload shows the comparison", func() bool {
+		_, err := p.Reload()
+		p.must(err)
+		there, err := p.Locator("#compared").IsVisible()
+		p.must(err)
+		return there
+	})
 }
