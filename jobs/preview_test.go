@@ -182,6 +182,7 @@ func TestAnOlderPreviewsLateAnswerIsNotTheNewerOnes(t *testing.T) {
 	h := b.host("web-1", "/srv/repo")
 	g := b.group(h, "www")
 	link, _ := b.hello(1, h)
+	b.exec("update hosts set agent_protocol = 3 where id = ?", h.ID)
 	answers := func(run protocol.Run, seq int64, items []json.RawMessage) {
 		t.Helper()
 		b.say(1, link, protocol.TypeAnswer, protocol.Answer{JobID: run.JobID, Seq: seq, Items: items})

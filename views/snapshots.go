@@ -89,7 +89,9 @@ func (s Snapshots) olderURL() string {
 }
 
 // allURL is the whole list, with what is marked.
-func (s Snapshots) allURL() string { return listURL(s.path(), "a", s.MarkedOlder.ID, "b", s.MarkedNewer.ID) }
+func (s Snapshots) allURL() string {
+	return listURL(s.path(), "a", s.MarkedOlder.ID, "b", s.MarkedNewer.ID)
+}
 
 // unmarkedURL is this page with nothing marked.
 func (s Snapshots) unmarkedURL() string {
