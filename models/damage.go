@@ -26,9 +26,6 @@ type Damage struct {
 	Errors int       `json:"errors"`
 }
 
-// Part reads which part of the data is damaged; false where that is not known.
-func (d Damage) Part() (n, of int, ok bool) { return protocol.SubsetPart(d.Subset) }
-
 // damageShown is how much of a repository's damage is told one by one.
 const damageShown = 10
 

@@ -198,7 +198,7 @@ const lookUpKept = 7 * 24 * time.Hour
 func SweepLookUps(ctx context.Context, db IDB) error {
 	for {
 		res, err := db.ExecContext(ctx, `delete from jobs where id in (
-			select j.id from jobs j where j.kind in ('snapshots', 'ls', 'diff', 'find') and j.id < ? and j.finished_at < now() - ?::interval
+			select j.id from jobs j where `+lookUps+` and j.id < ? and j.finished_at < now() - ?::interval
 				and exists (select from jobs n where n.host_id = j.host_id and n.kind = j.kind and n.id > j.id)
 			limit ?)`, firstID(time.Now().Add(clockSlack-lookUpKept)), interval(lookUpKept), sweptAtOnce)
 		if err != nil {

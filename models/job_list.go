@@ -24,8 +24,12 @@ type JobFilter struct {
 	NotAfter JobID
 }
 
-// notLookUps: the jobs that serve a page rather than a person stand in no list.
-const notLookUps = "j.kind not in ('snapshots', 'ls', 'diff', 'find')"
+// lookUps are the kinds of jobs that serve a page rather than a person: they
+// stand in no list.
+const (
+	lookUps    = "j.kind in ('snapshots', 'ls', 'diff', 'find')"
+	notLookUps = "not " + lookUps
+)
 
 // clockSlack is how far an id's time may be from queued_at: the one is a
 // server's clock, the other the database's.
