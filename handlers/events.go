@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ type stream struct {
 	w    http.ResponseWriter
 	flow *http.ResponseController
 	who  *models.Identity
+	kind string // what it is asked for, and the event's name
 
 	host    models.HostID // set on a host's page
 	job     models.JobID  // set on a job's page
@@ -53,39 +55,9 @@ func jobStream(id models.JobID, log views.Log) string {
 // events is the one stream of a page: ?on=fleet, jobs, host:ID or job:ID. It
 // ends as mayGoOn says, and with the server.
 func (h *Handlers) events(c echo.Context) error {
-	topic := jobs.Topic(c.QueryParam("on"))
-	s := &stream{h: h, ctx: c.Request().Context(), w: c.Response(), who: who(c), flow: http.NewResponseController(c.Response())}
-	kind, id, _ := strings.Cut(string(topic), ":")
-	topics := []jobs.Topic{topic}
-	switch kind {
-	case "fleet", "jobs":
-	case "host":
-		host, err := models.ParseID[models.HostID](id)
-		if err != nil {
-			return err
-		}
-		s.host = host
-		if _, err := models.FindHost(s.ctx, h.DB, host); err != nil {
-			return err
-		}
-	case "job":
-		job, err := models.ParseID[models.JobID](id)
-		if err != nil {
-			return err
-		}
-		s.job = job
-		s.lastSeq, _ = strconv.ParseInt(c.QueryParam("after"), 10, 64)
-		if from := c.Request().Header.Get("Last-Event-ID"); from != "" {
-			s.lastSeq, _ = strconv.ParseInt(from, 10, 64)
-		}
-		found, err := models.FindJob(s.ctx, h.DB, job)
-		if err != nil {
-			return err
-		}
-		// What a job waits for is its host, or what runs there.
-		topics = append(topics, jobs.HostTopic(found.HostID))
-	default:
-		return models.NotFound("event stream", string(topic))
+	s, topics, err := h.streamOf(c)
+	if err != nil {
+		return err
 	}
 	sub := h.Hub.Subscribe(append(topics, peopleTopic)...)
 	defer sub.Close()
@@ -100,7 +72,7 @@ func (h *Handlers) events(c echo.Context) error {
 	ping := time.NewTicker(h.pingEvery)
 	defer ping.Stop()
 	// What changed between the page and this stream is in the first look.
-	err := s.look(kind)
+	err = s.look()
 	for err == nil {
 		select {
 		case <-s.ctx.Done():
@@ -110,7 +82,7 @@ func (h *Handlers) events(c echo.Context) error {
 				return nil
 			}
 			if err = s.send("ping", "", ""); err == nil && s.open {
-				err = s.look(kind) // silence makes no hint
+				err = s.look() // silence makes no hint
 			}
 		case <-sub.Wake():
 			topics := sub.Take()
@@ -120,12 +92,43 @@ func (h *Handlers) events(c echo.Context) error {
 			if slices.Equal(topics, []jobs.Topic{peopleTopic}) {
 				continue
 			}
-			if err = s.look(kind); err == nil {
+			if err = s.look(); err == nil {
 				err = s.rest()
 			}
 		}
 	}
 	return nil // the browser is gone
+}
+
+// streamOf reads what a stream is asked for, and the topics that move it: 404
+// for what isn't there.
+func (h *Handlers) streamOf(c echo.Context) (*stream, []jobs.Topic, error) {
+	topic := jobs.Topic(c.QueryParam("on"))
+	kind, id, _ := strings.Cut(string(topic), ":")
+	s := &stream{h: h, ctx: c.Request().Context(), w: c.Response(), who: who(c), flow: http.NewResponseController(c.Response()), kind: kind}
+	topics := []jobs.Topic{topic}
+	var err error
+	switch kind {
+	case "fleet", "jobs":
+	case "host":
+		if s.host, err = models.ParseID[models.HostID](id); err == nil {
+			_, err = models.FindHost(s.ctx, h.DB, s.host)
+		}
+	case "job":
+		if s.job, err = models.ParseID[models.JobID](id); err != nil {
+			break
+		}
+		after := c.Request().Header.Get("Last-Event-ID")
+		s.lastSeq, _ = strconv.ParseInt(cmp.Or(after, c.QueryParam("after")), 10, 64)
+		var found *models.Job
+		if found, err = models.FindJob(s.ctx, h.DB, s.job); err == nil {
+			// What a job waits for is its host, or what runs there.
+			topics = append(topics, jobs.HostTopic(found.HostID))
+		}
+	default:
+		err = models.NotFound("event stream", string(topic))
+	}
+	return s, topics, err
 }
 
 // mayGoOn is asked before anything is sent: the stream ends with the session
@@ -154,9 +157,9 @@ func (s *stream) rest() error {
 
 // look tells the page that something changed; a job's page gets the change
 // itself.
-func (s *stream) look(kind string) error {
+func (s *stream) look() error {
 	if s.job.IsZero() {
-		return s.send(kind, "", "look")
+		return s.send(s.kind, "", "look")
 	}
 	job, v, err := s.h.loadJob(s.ctx, s.job, s.who)
 	if err != nil {

@@ -67,11 +67,7 @@ func (h *Handlers) loadHost(c echo.Context, id models.HostID) (views.Host, error
 	if err != nil {
 		return views.Host{}, err
 	}
-	v := presentHost(host, days, recent, shown, who(c))
-	if v.ScheduleLag != nil {
-		v.ScheduleLag.ChangedAt, err = models.SchedulesChangedAt(ctx, h.DB, id)
-	}
-	return v, err
+	return presentHost(host, days, recent, shown, who(c)), nil
 }
 
 // presentRepository says whether a host's repository is ready, from its newest

@@ -206,9 +206,7 @@ func (h *Handlers) fillJobs(ctx context.Context, v *views.Jobs, f models.JobFilt
 	waits, err := models.Waits(ctx, h.DB, list)
 	v.NextCursor = next
 	for _, j := range list {
-		row := presentJobRow(j)
-		row.Waits = waitInBrief(j, waits[j.ID])
-		v.Rows = append(v.Rows, row)
+		v.Rows = append(v.Rows, presentJobRow(j, waits[j.ID]))
 	}
 	return err
 }

@@ -115,9 +115,7 @@ func (s maintenanceScene) present() views.Maintenance {
 		v.Damage = presentDamage(s.round.Damage, s.round.Damaged)
 	}
 	for _, j := range s.recent {
-		row := presentJobRow(j)
-		row.Waits = waitInBrief(j, s.waits[j.ID])
-		v.Recent = append(v.Recent, row)
+		v.Recent = append(v.Recent, presentJobRow(j, s.waits[j.ID]))
 	}
 	return v
 }

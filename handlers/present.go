@@ -91,7 +91,7 @@ func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models
 	}
 	v.ClockAhead = time.Duration(h.ClockSkewMS) * time.Millisecond
 	if h.LastSeenAt != nil && h.AppliedScheduleVersion != h.ScheduleVersion {
-		v.ScheduleLag = &views.ScheduleLag{Current: h.ScheduleVersion, Applied: h.AppliedScheduleVersion}
+		v.ScheduleLag = &views.ScheduleLag{Current: h.ScheduleVersion, Applied: h.AppliedScheduleVersion, ChangedAt: h.SchedulesChangedAt}
 	}
 	outcomes := map[models.GroupID][]models.FleetDay{}
 	for _, d := range days {
@@ -115,7 +115,7 @@ func presentHost(h *models.HostState, days []models.DayOutcome, recent []*models
 		v.Schedules = append(v.Schedules, row)
 	}
 	for _, j := range recent {
-		v.Jobs = append(v.Jobs, presentJobRow(j))
+		v.Jobs = append(v.Jobs, presentJobRow(j, h.Waits[j.ID]))
 	}
 	return v
 }
@@ -159,21 +159,14 @@ func presentGroup(h *models.HostState, g *models.Group, days []ui.Day, now time.
 // waitsFor says in a few words what a backup that hasn't begun waits for; ""
 // where it is only on its way.
 func waitsFor(h *models.HostState, j *models.Job, now time.Time) string {
+	wait := h.Waits[j.ID]
 	switch {
 	case h.EnrolledAt == nil:
 		return "until its agent calls"
 	case !h.Online(now):
 		return "until the host is back"
+	case wait.Behind != nil && wait.Behind.Kind == models.KindInit:
+		return "until the repository is set up"
 	}
-	for _, other := range h.Open {
-		if other.ID != j.ID && other.State == models.JobRunning && other.SourceGroupName != "" {
-			return "behind " + other.SourceGroupName
-		}
-	}
-	for _, other := range h.Open {
-		if other.Kind == models.KindInit {
-			return "until the repository is set up"
-		}
-	}
-	return ""
+	return waitInBrief(j, wait)
 }

@@ -10,10 +10,10 @@ import (
 	"resticfleet/views/ui"
 )
 
-func presentJobRow(j *models.Job) views.JobRow {
+func presentJobRow(j *models.Job, wait models.Wait) views.JobRow {
 	row := views.JobRow{
 		ID: j.ID.String(), State: string(j.State), Kind: string(j.Kind), GroupName: j.SourceGroupName,
-		HostID: j.HostID.String(), HostName: j.HostName, HostGone: j.HostGone, Percent: -1, By: j.ActorName, QueuedAt: j.QueuedAt, Outcome: outcome(j),
+		HostID: j.HostID.String(), HostName: j.HostName, HostGone: j.HostGone, Percent: -1, By: j.ActorName, QueuedAt: j.QueuedAt, Outcome: outcome(j), Waits: waitInBrief(j, wait),
 	}
 	if j.ActorKind != models.ActorUser {
 		row.By = string(j.ActorKind)

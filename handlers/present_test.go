@@ -20,25 +20,30 @@ func TestAGroupSaysWhatItIsAt(t *testing.T) {
 	for what, c := range map[string]struct {
 		host   *models.Host
 		group  models.Group
-		open   []*models.Job
+		open   []*models.Job // the last of them is what waits
+		wait   models.Wait
 		state  ui.State
 		detail string
 		why    bool
 	}{
-		"good":             {here, models.Group{Health: models.HealthGood, GoodAt: &now, LastState: "succeeded", LastJobID: &id}, nil, ui.Good, "", false},
-		"failed":           {here, models.Group{Health: models.HealthFailed, GoodAt: &now, LastState: "failed", LastJobID: &id}, nil, ui.Failed, "", true},
-		"a warning":        {here, models.Group{Health: models.HealthWarning, GoodAt: &now, LastState: "warning", LastJobID: &id}, nil, ui.Warning, "", true},
-		"on its way":       {here, models.Group{}, []*models.Job{backup(models.JobSent, www)}, ui.Waiting, "", false},
-		"failed, again":    {here, models.Group{LastState: "failed", LastJobID: &id}, []*models.Job{backup(models.JobQueued, www)}, ui.Waiting, "", false},
-		"behind another":   {here, models.Group{}, []*models.Job{backup(models.JobRunning, mail), backup(models.JobQueued, www)}, ui.Waiting, "behind mail", false},
-		"behind the init":  {here, models.Group{}, []*models.Job{{Kind: models.KindInit, State: models.JobQueued}, backup(models.JobQueued, www)}, ui.Waiting, "until the repository is set up", false},
-		"away":             {&models.Host{EnrolledAt: &now}, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, ui.Waiting, "until the host is back", false},
-		"not enrolled":     {&models.Host{}, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, ui.Waiting, "until its agent calls", false},
-		"just begun":       {here, models.Group{}, []*models.Job{backup(models.JobRunning, www)}, ui.Running, "looking at what there is to do", false},
-		"running, another": {here, models.Group{}, []*models.Job{backup(models.JobRunning, www), backup(models.JobQueued, www)}, ui.Running, "looking at what there is to do", false},
+		"good":             {here, models.Group{Health: models.HealthGood, GoodAt: &now, LastState: "succeeded", LastJobID: &id}, nil, models.Wait{}, ui.Good, "", false},
+		"failed":           {here, models.Group{Health: models.HealthFailed, GoodAt: &now, LastState: "failed", LastJobID: &id}, nil, models.Wait{}, ui.Failed, "", true},
+		"a warning":        {here, models.Group{Health: models.HealthWarning, GoodAt: &now, LastState: "warning", LastJobID: &id}, nil, models.Wait{}, ui.Warning, "", true},
+		"on its way":       {here, models.Group{}, []*models.Job{backup(models.JobSent, www)}, models.Wait{}, ui.Waiting, "on its way", false},
+		"failed, again":    {here, models.Group{LastState: "failed", LastJobID: &id}, []*models.Job{backup(models.JobQueued, www)}, models.Wait{}, ui.Waiting, "", false},
+		"behind another":   {here, models.Group{}, []*models.Job{backup(models.JobRunning, mail), backup(models.JobQueued, www)}, models.Wait{Behind: backup(models.JobRunning, mail)}, ui.Waiting, "behind mail", false},
+		"behind the init":  {here, models.Group{}, []*models.Job{{Kind: models.KindInit, State: models.JobQueued}, backup(models.JobQueued, www)}, models.Wait{Behind: &models.Job{Kind: models.KindInit}}, ui.Waiting, "until the repository is set up", false},
+		"behind a prune":   {here, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, models.Wait{Behind: &models.Job{Kind: models.KindPrune}}, ui.Waiting, "behind Prune", false},
+		"away":             {&models.Host{EnrolledAt: &now}, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, models.Wait{}, ui.Waiting, "until the host is back", false},
+		"not enrolled":     {&models.Host{}, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, models.Wait{}, ui.Waiting, "until its agent calls", false},
+		"just begun":       {here, models.Group{}, []*models.Job{backup(models.JobRunning, www)}, models.Wait{}, ui.Running, "looking at what there is to do", false},
+		"running, another": {here, models.Group{}, []*models.Job{backup(models.JobRunning, www), backup(models.JobQueued, www)}, models.Wait{}, ui.Running, "looking at what there is to do", false},
 	} {
 		c.group.ID, c.group.Name = www.ID, www.Name
 		h := &models.HostState{Host: c.host, Groups: []*models.Group{&c.group}, Open: c.open}
+		if n := len(c.open); n > 0 {
+			h.Waits = map[models.JobID]models.Wait{c.open[n-1].ID: c.wait}
+		}
 		v := presentGroup(h, &c.group, nil, now)
 		if v.State != c.state || v.Detail != c.detail || (v.WhyJobID == id.String()) != c.why {
 			t.Errorf("%s: %s, %q, why %q; want %s, %q, %v", what, v.State, v.Detail, v.WhyJobID, c.state, c.detail, c.why)

@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/uptrace/bun"
 )
@@ -13,16 +14,29 @@ type HostState struct {
 	Groups    []*Group // with their Health
 	Schedules []*Schedule
 	Open      []*Job // not ended, oldest first
+	Waits     map[JobID]Wait
+	// SchedulesChangedAt is when somebody last made, changed or deleted a
+	// schedule; zero where nobody ever did.
+	SchedulesChangedAt time.Time
 }
 
-// FindHostState reads a host with all it has, in four statements; ENotFound
-// when it isn't there.
+// FindHostState reads a host with all it has, in four statements, and
+// a fifth while jobs are queued; ENotFound when it isn't there.
 func FindHostState(ctx context.Context, db IDB, id HostID) (*HostState, error) {
-	host, err := FindHost(ctx, db, id)
-	if err != nil {
-		return nil, err
+	var host struct {
+		Host               `bun:",extend"`
+		SchedulesChangedAt time.Time
 	}
-	h := &HostState{Host: host}
+	err := db.NewSelect().TableExpr("hosts as h").
+		ColumnExpr("h.*, (select max(greatest(effective_at, archived_at)) from schedules where host_id = h.id) as schedules_changed_at").
+		Where("h.id = ? and h.archived_at is null", id).Scan(ctx, &host)
+	if isNoRows(err) {
+		return nil, NotFound("host", id.String())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state of host: %w", err)
+	}
+	h := &HostState{Host: &host.Host, SchedulesChangedAt: host.SchedulesChangedAt}
 	err = db.NewSelect().Model(&h.Groups).ColumnExpr("g.*, ? as health", bun.Safe(groupHealth)).
 		Where("host_id = ? and archived_at is null", id).OrderExpr("lower(name)").Scan(ctx)
 	if err != nil {
@@ -42,7 +56,10 @@ func FindHostState(ctx context.Context, db IDB, id HostID) (*HostState, error) {
 		s.GroupIDs = s.Linked
 		h.Schedules = append(h.Schedules, &s.Schedule)
 	}
-	h.Open, err = OpenJobs(ctx, db, id)
+	if h.Open, err = OpenJobs(ctx, db, id); err != nil {
+		return nil, err
+	}
+	h.Waits, err = Waits(ctx, db, h.Open)
 	return h, err
 }
 

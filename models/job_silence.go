@@ -44,7 +44,7 @@ func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
 				from hosts h where h.id = j.host_id and `+rule.which+`
 					and `+heardNow+` - greatest(j.heard, h.heard) > ?::interval
 				returning j.*`,
-				rule.state, rule.code, fmt.Sprintf(rule.why, rule.after), interval(rule.after)).Scan(ctx, &jobs)
+				rule.state, rule.code, fmt.Sprintf(rule.why, inWords(rule.after)), interval(rule.after)).Scan(ctx, &jobs)
 			if err != nil {
 				return fmt.Errorf("end silent jobs: %w", err)
 			}
@@ -53,6 +53,23 @@ func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
 		return keepLost(ctx, tx, ended)
 	})
 	return ended, err
+}
+
+// inWords is a span of time as one says it: "24 hours", "15 minutes", "1m30s".
+func inWords(d time.Duration) string {
+	for _, unit := range []struct {
+		d    time.Duration
+		name string
+	}{{time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		switch n := d / unit.d; {
+		case d == 0 || d%unit.d != 0:
+		case n == 1:
+			return "1 " + unit.name
+		default:
+			return fmt.Sprintf("%d %ss", n, unit.name)
+		}
+	}
+	return d.String()
 }
 
 // keepLost shows a group whose backup was lost as one that needs a hand, and how

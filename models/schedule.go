@@ -176,20 +176,6 @@ func LeaveSchedule(ctx context.Context, db *DB, host HostID, group GroupID, id S
 	return cancelled, err
 }
 
-// SchedulesChangedAt is when somebody last made, changed or deleted a schedule
-// of this host; zero where nobody ever did.
-func SchedulesChangedAt(ctx context.Context, db IDB, host HostID) (time.Time, error) {
-	var at *time.Time
-	err := db.QueryRowContext(ctx, "select max(greatest(effective_at, archived_at)) from schedules where host_id = ?", host).Scan(&at)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("schedules changed: %w", err)
-	}
-	if at == nil {
-		return time.Time{}, nil
-	}
-	return *at, nil
-}
-
 // raiseScheduleVersion also takes the host's row, so that changes of one
 // host's set go one after the other.
 func raiseScheduleVersion(ctx context.Context, tx IDB, host HostID) error {
