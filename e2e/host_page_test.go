@@ -131,3 +131,35 @@ func TestRepositoryMovesToAServer(t *testing.T) {
 	plain.must(plain.expect.Locator(plain.field("Key ID")).ToHaveValue("key-1"))
 	plain.must(plain.expect.Locator(plain.field("Application key")).ToHaveValue(""))
 }
+
+// What somebody else adds above doesn't move the row under the pointer; it is
+// there when the list is left.
+func TestAHostsRowsStayUnderThePointer(t *testing.T) {
+	t.Parallel()
+	h := suite.target.bareHost(t, unique("still"))
+	var made struct{ ID string }
+	h.api().call("POST", "/api/hosts", map[string]any{"name": h.name}, http.StatusCreated, &made)
+	h.id = made.ID
+	www := h.group("www", []string{"/srv/www"})
+	schedule := h.schedule("0 2 * * *", true, www)
+	p := newPage(t)
+	p.open("/hosts/" + h.id)
+	p.says(p.Locator("#live-state"), "live")
+	row := p.Locator("#schedule-" + schedule)
+	p.must(row.Hover())
+	p.mark()
+	before := p.top(row)
+	added := h.group("aaa", []string{"/srv/aaa"})
+	h.schedule("0 3 * * *", false, added)
+	held := p.GetByText("Rows that came or went show when you leave the list.")
+	p.sees(held)
+	if now := p.top(row); now != before {
+		t.Errorf("the row under the pointer went from %v to %v", before, now)
+	}
+	p.must(p.expect.Locator(p.link("aaa")).ToHaveCount(0))
+	p.must(p.Mouse().Move(2, 2))
+	p.sees(p.link("aaa"))
+	p.must(p.expect.Locator(p.Locator("#schedule-rows > li")).ToHaveCount(2))
+	p.hidden(held)
+	p.unreloaded()
+}

@@ -25,6 +25,9 @@ func TestMaintenanceIsTurnedOnRunAndShared(t *testing.T) {
 
 	tab := "/hosts/" + first.id + "/maintenance"
 	p := newPage(t)
+	p.open("/hosts/" + first.id)
+	p.click(p.link("off (Forget)"))
+	p.sees(p.heading("When forget runs on " + first.name))
 	row := func(kind string) playwright.Locator { return p.Locator("#maintenance-" + kind) }
 	p.open(tab)
 	p.mark()
@@ -63,6 +66,11 @@ func TestMaintenanceIsTurnedOnRunAndShared(t *testing.T) {
 	p.unreloaded()
 
 	other := newPage(t)
+	other.open("/hosts/" + second.id)
+	other.sees(other.link("off (Forget)"))
+	other.sees(other.link("none (Second credentials)"))
+	other.click(other.link("by another host (Prune)"))
+	other.path("/hosts/" + first.id + "/maintenance")
 	other.open("/hosts/" + second.id + "/maintenance")
 	other.says(other.Locator("#maintenance-prune"), "Prune of this repository is done by "+first.name)
 	other.says(other.Locator("#owner"), first.name+" prunes and checks it for all")

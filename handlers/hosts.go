@@ -78,7 +78,11 @@ func (h *Handlers) presentRepository(c echo.Context, host *models.HostState, rep
 	}
 	v := &views.Repository{URL: repo.URL, EnvNames: repo.EnvNames(), ID: repo.ResticID, State: ui.Waiting}
 	if repo.ResticID != "" {
-		v.State = ui.Good
+		plan, err := models.FindMaintenance(c.Request().Context(), h.DB, host.ID)
+		if err != nil {
+			return nil, err
+		}
+		v.State, v.Upkeep = ui.Good, presentUpkeep(repo, plan)
 		return v, nil
 	}
 	inits, _, err := models.ListJobs(c.Request().Context(), h.DB, models.JobFilter{HostID: host.ID, Kind: models.KindInit}, models.Page{Limit: 1})
@@ -89,6 +93,27 @@ func (h *Handlers) presentRepository(c echo.Context, host *models.HostState, rep
 	v.JobID, v.State, v.Cause = init.ID.String(), views.JobState(string(init.State)), init.Error
 	v.Changed = init.FinishedAt != nil && repo.BoundAt.After(*init.FinishedAt)
 	return v, nil
+}
+
+// presentUpkeep says when a repository is kept small and checked, and by whom.
+func presentUpkeep(repo *models.HostRepository, plan *models.Maintenance) []views.Upkeep {
+	var upkeep []views.Upkeep
+	for _, kind := range models.MaintenanceKinds {
+		u := views.Upkeep{Name: views.JobTitle(string(kind), ""), Value: "off", URL: maintenancePlace(repo.HostID) + "/" + string(kind)}
+		cron, enabled := plan.Cadence(kind)
+		switch {
+		case kind != models.KindForget && repo.OwnerHostID != nil && *repo.OwnerHostID != repo.HostID:
+			u.Value, u.URL = "by another host", maintenancePlace(*repo.OwnerHostID)
+		case enabled:
+			u.Value = words(cron)
+		}
+		upkeep = append(upkeep, u)
+	}
+	second := views.Upkeep{Name: "Second credentials", Value: "none", URL: "/hosts/" + repo.HostID.String() + "/repository/maintenance"}
+	if repo.HasMaintenance() {
+		second.Value = "set"
+	}
+	return append(upkeep, second)
 }
 
 func (h *Handlers) renameHost(c echo.Context) error {

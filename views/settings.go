@@ -14,6 +14,8 @@ type Settings struct {
 	// Administers shows what is everybody's; the numbers are users by role.
 	Administers                bool
 	Viewers, Operators, Admins int
+	// Newest are the users that were added last.
+	Newest []ui.Link
 }
 
 // PasswordForm changes the own password: POST /settings/password with current,
