@@ -131,6 +131,10 @@ func (o *outbox) begin(told []protocol.HelloJob, stored []protocol.WelcomeJob) {
 	}
 	for _, j := range stored {
 		o.runner.rewindLog(j.JobID, j.LogSeq)
+		// A long answer over a slow link may need more than one session.
+		if r := o.jobs[j.JobID]; r != nil {
+			r.answerSent = max(j.AnswerSeq, 0)
+		}
 	}
 }
 

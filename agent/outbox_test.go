@@ -206,6 +206,24 @@ func TestOutboxTellsAgainWhatTheServerHasLost(t *testing.T) {
 	d.expect("a-log-1", "a-log-2", "a-log-3")
 }
 
+// What of an answer a broken link has brought over is not told again: over a slow
+// one a long answer would never end.
+func TestOutboxGoesOnInAnAnswer(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, outboxLimits{answerWindow: 2})
+	d.answered("a", 4)
+	d.expect("a-accepted", "a-started", "a-answer-1", "a-answer-2")
+	stored := func(seq int64) { d.begin(d.runner.Hello(), []protocol.WelcomeJob{{JobID: "a", AnswerSeq: seq}}) }
+	stored(1)
+	d.expect("a-answer-2", "a-answer-3")
+	stored(-5)
+	d.expect("a-answer-1", "a-answer-2")
+	stored(4)
+	d.expect("a-finished")
+	stored(1000) // it has ended there
+	d.expect("a-finished")
+}
+
 func TestOutboxKeepsItsWindows(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, outboxLimits{logBytes: 1, window: 8, logWindow: 3, resendAfter: time.Minute})

@@ -89,6 +89,45 @@ func (b *bundle) listed(h *models.Host) string {
 	return strings.Join(ids, " ")
 }
 
+// A link that breaks amid a long answer costs no more than what it had under way:
+// the next welcome says which pieces are here, up to the first that isn't.
+func TestTheWelcomeTellsWhichPiecesAreStored(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h, link := b.snapshotHost("web-1")
+	must[*models.Job](t)(b.servers[0].RefreshSnapshots(b.ctx, h.ID, models.System))
+	run := b.next(link)
+	piece := func(seq int64) {
+		b.say(0, link, protocol.TypeAnswer, protocol.Answer{JobID: run.JobID, Seq: seq, Items: raw(snapshotNo(h, int(seq)))})
+	}
+	stored := func() int64 {
+		var first []protocol.Envelope
+		link, first = b.hello(0, h, protocol.HelloJob{JobID: run.JobID, State: protocol.JobFinished})
+		return must[protocol.Welcome](t)(protocol.Decode[protocol.Welcome](first[0])).Jobs[0].AnswerSeq
+	}
+	b.say(0, link, protocol.TypeStarted, protocol.Started{JobID: run.JobID, At: time.Now()})
+	if got := stored(); got != 0 {
+		t.Errorf("before the first piece: %d", got)
+	}
+	piece(1)
+	piece(2)
+	piece(4)
+	if got := stored(); got != 2 {
+		t.Errorf("without the third: %d", got)
+	}
+	piece(3)
+	if got := stored(); got != 4 {
+		t.Errorf("with all: %d", got)
+	}
+	b.answered(link, run, 4)
+	if got := stored(); got < 4 {
+		t.Errorf("once it has ended: %d", got)
+	}
+	if got := b.listed(h); got != "4 3 2 1" {
+		t.Errorf("listed %q", got)
+	}
+}
+
 func TestTheListIsWhatTheNewestWholeAnswerSays(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -475,23 +475,27 @@ func (s *Settlement) reported(ctx context.Context, tx IDB, host *Host, j *Job, r
 	return err
 }
 
-// readStored tells the agent which lines this database has: it may remember
-// more acknowledgements than a restored one gave.
+// readStored tells the agent which lines and pieces of answers this database
+// has: it may remember more acknowledgements than a restored one gave, and goes
+// on where a link broke.
 func (s *Settlement) readStored(ctx context.Context, tx IDB, jobs map[JobID]bool) error {
 	if len(jobs) == 0 {
 		return nil
 	}
 	var rows []struct {
-		ID  JobID
-		Seq int64
+		ID             JobID
+		Lines, Answers int64
 	}
-	err := tx.NewRaw(`select id, coalesce((select max(seq) from job_log_lines l where l.job_id = j.id), 0) as seq
-		from jobs j where id in (?) order by id`, bun.List(slices.Collect(maps.Keys(jobs)))).Scan(ctx, &rows)
+	// Once a job has ended, no piece is needed any more; see JobAnswer.
+	err := tx.NewRaw(`select id, coalesce((select max(seq) from job_log_lines l where l.job_id = j.id), 0) as lines,
+			case when j.finished_at is not null and j.state not in ('lost', 'expired') then ?
+				else (select count(*) from (select seq, row_number() over (order by seq) as n from job_answers a where a.job_id = j.id) a where seq = n) end as answers
+		from jobs j where id in (?) order by id`, maxAnswers, bun.List(slices.Collect(maps.Keys(jobs)))).Scan(ctx, &rows)
 	if err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}
 	for _, r := range rows {
-		s.Stored = append(s.Stored, protocol.WelcomeJob{JobID: r.ID.String(), LogSeq: r.Seq})
+		s.Stored = append(s.Stored, protocol.WelcomeJob{JobID: r.ID.String(), LogSeq: r.Lines, AnswerSeq: r.Answers})
 	}
 	return nil
 }

@@ -147,9 +147,12 @@ type Welcome struct {
 
 // WelcomeJob is one job that the server knows. LogSeq is its newest log line
 // there, 0 for none: an agent that believes in more tells those again.
+// AnswerSeq is the newest piece of its answer that is there with all before it,
+// or at least as much where none is needed any more: an agent goes on behind it.
 type WelcomeJob struct {
-	JobID  string `json:"job_id"`
-	LogSeq int64  `json:"log_seq"`
+	JobID     string `json:"job_id"`
+	LogSeq    int64  `json:"log_seq"`
+	AnswerSeq int64  `json:"answer_seq,omitempty"`
 }
 
 // ScheduleSet is all schedules of a host as the agent sees them. It replaces
