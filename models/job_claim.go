@@ -32,6 +32,9 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 		if err != nil {
 			return err
 		}
+		if err := holdPlace(ctx, tx, host); err != nil {
+			return err
+		}
 		repo, err := FindRepository(ctx, tx, host)
 		if err != nil && CodeOf(err) != ENotFound {
 			return err
@@ -75,6 +78,16 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 		return nil, nil
 	}
 	return claimed, err
+}
+
+// holdPlace keeps a host's address in its repository until the transaction ends:
+// while somebody learns that it leads to another, its gate is not known.
+func holdPlace(ctx context.Context, tx IDB, host HostID) error {
+	_, err := tx.ExecContext(ctx, "select from repository_urls where url = (select url_key from host_repositories where host_id = ?) for share", host)
+	if err != nil {
+		return fmt.Errorf("claim: %w", err)
+	}
+	return nil
 }
 
 func failUnbound(ctx context.Context, tx IDB, j *Job) error {

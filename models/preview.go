@@ -258,30 +258,30 @@ const RemovedAtOnce = 10_000
 // but the held ones, up to RemovedAtOnce, whatever its policy says. EConflict
 // where there are none.
 func RemoveSnapshots(ctx context.Context, db *DB, host HostID, group GroupID, actor Actor) (*Job, error) {
-	var j *Job
+	var made JobID
 	err := Tx(ctx, db, func(tx IDB) error {
-		if _, err := lockHost(ctx, tx, host); err != nil {
+		h, err := lockHost(ctx, tx, host)
+		if err != nil {
 			return err
 		}
 		g, err := FindAnyGroup(ctx, tx, host, group)
 		if err != nil {
 			return err
 		}
-		repo, err := neededRepository(ctx, tx, host)
-		if err != nil {
-			return err
-		}
-		j = hostJob(host, KindForget, actor, repo)
-		j.SourceGroupName = g.Name
+		var ids []string
 		err = tx.NewRaw(`select id from snapshots s where source_group_id = ? and host_id = ?
-			and not exists (select from snapshot_holds h where h.host_id = s.host_id and h.snapshot_id = s.id) order by at, id limit ?`, group, host, RemovedAtOnce).Scan(ctx, &j.Spec.SnapshotIDs)
+			and not exists (select from snapshot_holds h where h.host_id = s.host_id and h.snapshot_id = s.id) order by at, id limit ?`, group, host, RemovedAtOnce).Scan(ctx, &ids)
 		if err != nil {
 			return fmt.Errorf("remove snapshots: %w", err)
 		}
-		if len(j.Spec.SnapshotIDs) == 0 {
+		if len(ids) == 0 {
 			return Conflict("No snapshot of “%s” is known that could be removed: there is none, or all are held.", g.Name)
 		}
-		return insertJob(ctx, tx, j)
+		made, err = forgetThese(ctx, tx, h, g.Name, ids, actor)
+		return err
 	})
-	return j, err
+	if err != nil {
+		return nil, err
+	}
+	return FindJob(ctx, db, made)
 }

@@ -89,7 +89,7 @@ func TestAllSnapshotsOfAGroupAreRemovedButTheHeldOnes(t *testing.T) {
 	h := b.host("web-1")
 	g, other := b.group(h, "www"), b.group(h, "mail")
 	_, err := models.RemoveSnapshots(b.ctx, b.db, h.ID, g.ID, models.System)
-	wantCode(t, err, models.EConflict)
+	wantCode(t, err, models.EConflict) // no repository
 	b.bind(h, "/srv/repo")
 	_, err = models.RemoveSnapshots(b.ctx, b.db, h.ID, g.ID, models.System)
 	wantCode(t, err, models.EConflict)
@@ -100,9 +100,17 @@ func TestAllSnapshotsOfAGroupAreRemovedButTheHeldOnes(t *testing.T) {
 	if len(counts) != 2 || counts[0].GroupID != other.ID || counts[1].Count != 3 || counts[1].Held != 1 || counts[1].Newest.Sub(counts[1].Oldest).Hours() != 48 {
 		t.Errorf("%+v", counts)
 	}
+	b.exec("update hosts set agent_protocol = 2, enrolled_at = now(), last_seen_at = now() where id = ?", h.ID)
+	if _, err = models.RemoveSnapshots(b.ctx, b.db, h.ID, g.ID, models.System); err == nil || !strings.Contains(err.Error(), "too old") {
+		t.Errorf("asked of an agent that can't: %v", err)
+	}
+	b.exec("update hosts set agent_protocol = 3 where id = ?", h.ID)
 	j := must[*models.Job](t)(models.RemoveSnapshots(b.ctx, b.db, h.ID, g.ID, models.System))
 	want := fmt.Sprint([]string{fmt.Sprintf("%064x", 1), fmt.Sprintf("%064x", 3)})
 	if j = b.job(j.ID); j.Kind != models.KindForget || fmt.Sprint(j.Spec.SnapshotIDs) != want || len(j.Spec.Forget) != 0 || j.SourceGroupName != "www" {
 		t.Errorf("%+v", j.Spec)
+	}
+	if again := must[*models.Job](t)(models.RemoveSnapshots(b.ctx, b.db, h.ID, g.ID, models.System)); again.ID != j.ID {
+		t.Error("asked for twice, it is done twice")
 	}
 }

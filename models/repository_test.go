@@ -71,6 +71,49 @@ func TestTwoURLsOfOneRepositoryShareAGate(t *testing.T) {
 	}
 }
 
+// A claim that meets the learning of an address waits for it, and takes the gate
+// of the repository that it leads to.
+func TestAClaimWaitsForWhatIsLearnt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := snapshot("9")
+	one, g1, link1 := b.backup("web-1", "rest:http://a/repo")
+	two, g2, link2 := b.backup("web-2", "rest:http://b/repo")
+	three, g3, link3 := b.backup("web-3", "rest:http://b/repo")
+	b.run(g1)
+	b.learns(b.claim(one, link1), id)
+	b.run(g2)
+	running := b.claim(two, link2)
+	b.run(g3)
+	claimed := make(chan *models.Job, 1)
+	err := models.Tx(b.ctx, b.db, func(tx models.IDB) error {
+		end := protocol.Finished{JobID: running.ID.String(), Outcome: protocol.OutcomeSucceeded, RepositoryID: id, SnapshotID: snapshot("a")}
+		if _, _, err := models.JobFinished(b.ctx, tx, two, end); err != nil {
+			return err
+		}
+		go func() {
+			j, err := models.Claim(b.ctx, b.db, three.ID, link3)
+			if err != nil {
+				t.Error(err)
+			}
+			claimed <- j
+		}()
+		for b.count("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") == 0 {
+			if len(claimed) > 0 {
+				t.Error("the claim waits for nothing")
+				break
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if j := <-claimed; j == nil || *j.RepositoryID != b.repository(one).RepositoryID {
+		t.Errorf("claimed through the old gate: %+v", j)
+	}
+}
+
 func TestARepositoryMadeAnewIsAnother(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

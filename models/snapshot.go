@@ -227,23 +227,30 @@ func DeleteSnapshot(ctx context.Context, db *DB, host HostID, id string, actor A
 		if s.Held {
 			return Conflict("This snapshot is held. Let it go first, then delete it.")
 		}
-		repo, err := repositoryToAsk(ctx, tx, h)
-		if err != nil {
-			return err
-		}
-		err = tx.NewRaw("select id from jobs where host_id = ? and kind = 'forget' and state = 'queued' and spec->'snapshot_ids' = ? limit 1", host, jsonb{[]string{s.ID}}).Scan(ctx, &made)
-		if err == nil || !isNoRows(err) {
-			return err
-		}
-		j := hostJob(host, KindForget, actor, repo)
-		j.Spec.SnapshotIDs = []string{s.ID}
-		made = j.ID
-		return insertJob(ctx, tx, j)
+		made, err = forgetThese(ctx, tx, h, "", []string{s.ID}, actor)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return FindJob(ctx, db, made)
+}
+
+// forgetThese makes the job that removes these snapshots, by their full ids, or
+// returns the one that waits to do just that. The name of their group, if they
+// are one's, is for whoever reads of the job.
+func forgetThese(ctx context.Context, tx IDB, h *Host, group string, ids []string, actor Actor) (made JobID, err error) {
+	repo, err := repositoryToAsk(ctx, tx, h)
+	if err != nil {
+		return made, err
+	}
+	err = tx.NewRaw("select id from jobs where host_id = ? and kind = 'forget' and state = 'queued' and spec->'snapshot_ids' = ? limit 1", h.ID, jsonb{ids}).Scan(ctx, &made)
+	if err == nil || !isNoRows(err) {
+		return made, err
+	}
+	j := hostJob(h.ID, KindForget, actor, repo)
+	j.SourceGroupName, j.Spec.SnapshotIDs = group, ids
+	return j.ID, insertJob(ctx, tx, j)
 }
 
 // lookUpProtocol is the protocol version from which on agents can be asked for
