@@ -162,4 +162,18 @@ func TestAHostsRowsStayUnderThePointer(t *testing.T) {
 	p.must(p.expect.Locator(p.Locator("#schedule-rows > li")).ToHaveCount(2))
 	p.hidden(held)
 	p.unreloaded()
+
+	// A question that the server doesn't hear is no silence.
+	asks := newPage(t)
+	asks.open("/hosts/" + h.id + "/danger")
+	asks.must(asks.Context().SetOffline(true))
+	asks.click(asks.link("Delete “" + h.name + "”"))
+	asks.says(asks.Locator("#toast"), "The server did not answer. Try again in a moment.")
+	asks.must(asks.Context().SetOffline(false))
+	asks.forget("ERR_INTERNET_DISCONNECTED", "Failed to fetch")
+
+	// Somebody deletes the host: its page doesn't go on as if it were there.
+	h.api().call("DELETE", "/api/hosts/"+h.id, nil, http.StatusNoContent, nil)
+	p.sees(p.heading("There is nothing here"))
+	p.forget("SSE reconnect failed with status 404")
 }

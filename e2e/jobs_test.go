@@ -36,6 +36,13 @@ func TestAFailureIsFoundUnderstoodAndMended(t *testing.T) {
 	offered := p.Locator("#jobs-host-names option")
 	p.must(p.expect.Locator(offered).ToHaveCount(1))
 	p.must(p.expect.Locator(offered).ToHaveAttribute("value", h.name))
+	// A mistake has the focus once, and doesn't take it again at every job.
+	p.fill("Host", h.name+"?")
+	p.must(p.field("Host").Press("Enter"))
+	p.sees(p.GetByText("No host is called").First())
+	p.must(p.field("State").Focus())
+	p.updated("jobs")
+	p.must(p.expect.Locator(p.field("State")).ToBeFocused())
 	p.fill("Host", h.name)
 	p.must(p.field("Host").Press("Enter"))
 	row := func(id string) playwright.Locator { return p.Locator("#job-" + id) }

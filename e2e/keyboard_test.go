@@ -92,6 +92,7 @@ func TestByKeyboardAlone(t *testing.T) {
 	p.says(p.Locator("#groups"), "Good")
 	p.sees(run)
 	p.must(p.expect.Locator(run).ToBeFocused())
+	p.says(p.Locator("#recent-jobs"), "Backup of docs") // what is below the hands may come
 
 	// The strip is one stop; its days are walked by the arrow keys.
 	tip := p.Locator("#tip")
@@ -141,6 +142,13 @@ func TestByKeyboardAlone(t *testing.T) {
 	off := p.button("Turn off check")
 	p.sees(off)
 	p.must(p.expect.Locator(off).ToBeFocused())
+	// An act that takes its button away leaves the focus where it stood.
+	p.tabTo(p.button("Run now prune"))
+	p.press("Enter")
+	p.says(p.Locator("#recent-maintenance"), "Prune")
+	if on := p.script("document.activeElement.closest('#maintenance-prune') !== null"); on != true {
+		t.Errorf("the focus is on %v", p.script("document.activeElement.outerHTML"))
+	}
 	p.unreloaded()
 
 	p.tabTo(p.link("Snapshots"))

@@ -21,6 +21,7 @@ type page struct {
 	t      *testing.T
 	at     target
 	expect playwright.PlaywrightAssertions
+	plain  bool // without scripts
 
 	mu     sync.Mutex
 	errors []string
@@ -69,7 +70,7 @@ func (at target) page(t *testing.T, o pageOptions) *page {
 		t.Fatal(err)
 	}
 	context.SetDefaultTimeout(patience)
-	p := &page{t: t, at: at, expect: playwright.NewPlaywrightAssertions(patience)}
+	p := &page{t: t, at: at, plain: o.noScript, expect: playwright.NewPlaywrightAssertions(patience)}
 	t.Cleanup(func() { p.close(context, !o.noTrace) })
 	if !o.noTrace {
 		// Without its film: the snapshots show as much for a third of the price.
@@ -215,13 +216,17 @@ func (p *page) says(l playwright.Locator, text any) {
 	p.must(p.expect.Locator(l).ToContainText(text))
 }
 
-// path waits until the browser is at the path, whatever it has for a query.
+// path waits until the browser is at the path, whatever it has for a query, and
+// until the page does more than a plain one.
 func (p *page) path(want string) {
 	p.t.Helper()
 	eventually(p.t, "the browser is at "+want, func() bool {
 		u, err := url.Parse(p.URL())
 		return err == nil && u.Path == want
 	})
+	if !p.plain {
+		p.must(p.expect.Locator(p.Locator("html[data-scripted]")).ToBeAttached())
+	}
 }
 
 // text is what an element says now.

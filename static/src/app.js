@@ -42,10 +42,11 @@ function startWhenSeen() {
 	addEventListener("visibilitychange", startWhenSeen, { once: true });
 }
 
-// refused reloads the page, which then shows the login or what is missing; at
-// most once a minute, so that a stream refused for another reason can't loop.
+// refused reloads the page, which then shows the login or what is missing, also
+// that the host is gone; at most once a minute, so that a stream refused for
+// another reason can't loop.
 function refused(status) {
-	if (status !== 401 && status !== 403) return false;
+	if (![401, 403, 404].includes(status)) return false;
 	const last = Number(sessionStorage.getItem("stream-refused") ?? 0);
 	if (Date.now() - last < 60_000) return false;
 	sessionStorage.setItem("stream-refused", String(Date.now()));
@@ -193,8 +194,28 @@ addEventListener("htmx:after:swap", (event) => {
 	const ctx = event.detail.ctx;
 	const target = ctx.target?.id;
 	if (target === "dialog-body" && !dialog.open) dialog.showModal();
-	// A form that came back with mistakes: go to the first.
-	if (ctx.response?.status === 422) document.querySelector("[aria-invalid=true]")?.focus();
+	// A form that came back with mistakes: go to the first. A live update that
+	// repeats a mistaken filter is nobody's act.
+	if (ctx.response?.status === 422 && ctx.sourceElement.matches("form")) {
+		document.querySelector("[aria-invalid=true]")?.focus();
+	}
+});
+
+// An act often takes its own button away. Who pressed it by the keyboard goes on
+// from what it stood in, not from the top of the page.
+let focusWas = [];
+addEventListener("htmx:before:swap", () => {
+	focusWas = [];
+	for (let at = document.activeElement; at && at !== document.body; at = at.parentElement) {
+		if (at.id) focusWas.push(at.id);
+	}
+});
+addEventListener("htmx:after:swap", () => {
+	if (document.activeElement !== document.body) return;
+	const at = focusWas.map($).find(Boolean);
+	if (!at) return;
+	if (at.tabIndex < 0) at.tabIndex = -1;
+	at.focus({ preventScroll: true });
 });
 
 // Who asked for the focus has had it. htmx asks everybody again after every
@@ -209,13 +230,15 @@ addEventListener("htmx:after:swap", focusGiven);
 
 // What is under the pointer, or has the focus, must not be moved by somebody
 // else's doing: while either is in one of the page's lists, a live update
-// changes the rows where they are. Those that came or went wait, and the page
-// says so, until the lists are left.
+// changes the rows of it, and of the lists above it, where they are. Those that
+// came or went wait, and the page says so, until the lists are left.
 const hovers = matchMedia("(hover: hover)");
 
-function occupied(page) {
-	return [...page.querySelectorAll("[data-places]")].some((list) =>
-		(hovers.matches && list.matches(":hover")) || list.contains(document.activeElement));
+// heldLists are those that an update must leave in their places.
+function heldLists(page) {
+	const lists = [...page.querySelectorAll("[data-places]")];
+	return lists.slice(0, 1 + lists.findLastIndex((list) =>
+		(hovers.matches && list.matches(":hover")) || list.contains(document.activeElement)));
 }
 
 // keepPlaces gives next the rows of list, each as new as next has it, and
@@ -231,9 +254,9 @@ function keepPlaces(list, next) {
 addEventListener("htmx:before:swap", (event) => {
 	const { ctx, tasks } = event.detail;
 	const page = ctx.sourceElement;
-	if (!page.dataset.live || !occupied(page)) return;
+	if (!page.dataset.live) return;
 	const next = tasks[0]?.fragment?.querySelector("[data-live]");
-	for (const list of page.querySelectorAll("[data-places]")) {
+	for (const list of heldLists(page)) {
 		const other = next?.querySelector(`#${list.id}`);
 		if (other && keepPlaces(list, other)) next.dataset.held = "";
 	}
@@ -241,7 +264,7 @@ addEventListener("htmx:before:swap", (event) => {
 
 function letGo() {
 	const page = document.querySelector("[data-held]");
-	if (!page || occupied(page)) return;
+	if (!page || heldLists(page).length > 0) return;
 	delete page.dataset.held;
 	htmx.trigger(document.body, page.dataset.live);
 }
@@ -261,13 +284,18 @@ function clearToast() {
 }
 if (toast) new MutationObserver(() => toast.firstChild && clearToast()).observe(toast, { childList: true });
 
-// No answer at all: say so instead of nothing.
+// No answer at all to what somebody asked: say so instead of nothing. That the
+// page can't look again by itself is said where it says that it is live.
 addEventListener("htmx:error", (event) => {
 	const ctx = event.detail.ctx;
-	if (!ctx || ctx.sourceElement === live || ctx.response || ctx.request.method === "GET") return;
+	if (!ctx || ctx.response) return;
+	const looks = ctx.request.method === "GET";
+	if (looks && !ctx.sourceElement.matches("a")) return;
 	const text = document.createElement("p");
 	text.className = "rounded-box border border-l-4 border-line border-l-error bg-panel px-4 py-3";
-	text.textContent = "The server did not answer. Nothing may have happened: look again before you repeat it.";
+	text.textContent = looks
+		? "The server did not answer. Try again in a moment."
+		: "The server did not answer. Nothing may have happened: look again before you repeat it.";
 	toast.replaceChildren(text);
 });
 
@@ -407,3 +435,6 @@ function refreshAges(selector) {
 }
 setInterval(refreshAges, 30_000, "time[data-rel]");
 setInterval(refreshAges, 1000, "time[data-rel=count]");
+
+// What works by scripts alone is shown once they do: a click before would be lost.
+addEventListener("DOMContentLoaded", () => setTimeout(() => { document.documentElement.dataset.scripted = ""; }));
