@@ -78,24 +78,31 @@ func (h *Handlers) identify(c echo.Context) (*models.Identity, error) {
 		}
 		return models.TokenIdentity(ctx, h.DB, strings.TrimSpace(token))
 	}
-	cookie, err := c.Cookie(h.cookieName(c.Request()))
+	cookie, err := h.cookie(c, sessionCookie)
 	if err != nil || cookie.Value == "" {
 		return nil, &models.Error{Code: models.EUnauthorized, Message: "Sign in first."}
 	}
 	return models.SessionIdentity(ctx, h.DB, cookie.Value)
 }
 
+const sessionCookie = "session"
+
+// cookie reads one that setCookie has set for the whole site.
+func (h *Handlers) cookie(c echo.Context, name string) (*http.Cookie, error) {
+	return c.Cookie(h.cookieName(c.Request(), name))
+}
+
 // cookieName is prefixed under https, so that no other host of the domain can
 // set it.
-func (h *Handlers) cookieName(r *http.Request) string {
+func (h *Handlers) cookieName(r *http.Request, name string) string {
 	if h.secure(r) {
-		return "__Host-session"
+		return "__Host-" + name
 	}
-	return "session"
+	return name
 }
 
 func (h *Handlers) setSession(c echo.Context, token string, life time.Duration) {
-	h.setCookie(c, &http.Cookie{Name: h.cookieName(c.Request()), Value: token, MaxAge: int(life.Seconds())})
+	h.setCookie(c, &http.Cookie{Name: sessionCookie, Value: token, MaxAge: int(life.Seconds())})
 }
 
 // setCookie sends a cookie that no script can read, and only over https where
@@ -104,7 +111,7 @@ func (h *Handlers) setSession(c echo.Context, token string, life time.Duration) 
 func (h *Handlers) setCookie(c echo.Context, cookie *http.Cookie) {
 	cookie.HttpOnly, cookie.Secure = true, h.secure(c.Request())
 	if cookie.Path == "" {
-		cookie.Path = "/"
+		cookie.Path, cookie.Name = "/", h.cookieName(c.Request(), cookie.Name)
 	}
 	if cookie.SameSite == 0 {
 		cookie.SameSite = http.SameSiteLaxMode
@@ -138,7 +145,16 @@ func pageOf(c echo.Context) string {
 	if err != nil || u.Host != r.Host {
 		return "/"
 	}
-	// A form that came back with mistakes stands where only posts go.
+	return shown(c, u)
+}
+
+// here is the path of a page that answers a request: where the browser can come
+// back to it.
+func here(c echo.Context) string { return shown(c, c.Request().URL) }
+
+// shown is the path of a page of ours; "/" for where only posts go, which is
+// where a form stands that came back with mistakes.
+func shown(c echo.Context, u *url.URL) string {
 	found := c.Echo().NewContext(nil, nil)
 	c.Echo().Router().Find(http.MethodGet, u.EscapedPath(), found)
 	if found.Get(echo.ContextKeyHeaderAllow) != nil {
@@ -149,7 +165,7 @@ func pageOf(c echo.Context) string {
 
 // rememberedPage is where to go after signing in: one of our own paths.
 func (h *Handlers) rememberedPage(c echo.Context) string {
-	cookie, err := c.Cookie(nextCookie)
+	cookie, err := h.cookie(c, nextCookie)
 	if err != nil {
 		return "/"
 	}

@@ -124,7 +124,7 @@ func (h *Handlers) loadEnrolment(c echo.Context) (views.Enrolment, error) {
 	if v.Line, err = h.lineOf(c, host.Host); err != nil {
 		return v, err
 	}
-	repo, err := models.FindRepository(ctx, h.DB, id)
+	repo, err := models.FindKeptRepository(ctx, h.DB, id)
 	if err != nil && models.CodeOf(err) != models.ENotFound {
 		return v, err
 	}

@@ -20,7 +20,7 @@ func (h *Handlers) say(c echo.Context, title, text string) {
 
 // said is what the form before has to say, once; nil for nothing.
 func (h *Handlers) said(c echo.Context) *ui.Banner {
-	cookie, err := c.Cookie(saidCookie)
+	cookie, err := h.cookie(c, saidCookie)
 	if err != nil {
 		return nil
 	}

@@ -148,6 +148,11 @@ func TestARepositoryIsMovedThroughEveryKindOfPlace(t *testing.T) {
 	if _, _, env := b.secrets(h); !maps.Equal(env, map[string]string{"AWS_SECRET_ACCESS_KEY": "key 2"}) {
 		t.Errorf("stored %v", env)
 	}
+	form = url.Values{"scheme": {"s3"}, "url": {"s3:https://h/b"}, "further_s3": {"", "AWS_SESSION_TOKEN"}, "further_value_s3": {"", "token"}, "further_swift": {"OS_TENANT_ID"}, "further_value_swift": {"of another place"}}
+	want(t, "a further variable", b.post(at, form, cookie...), 303)
+	if _, _, env := b.secrets(h); env["AWS_SESSION_TOKEN"] != "token" || env["OS_TENANT_ID"] != "" {
+		t.Errorf("stored %v", env)
+	}
 }
 
 func TestWhatIsWrongWithARepositoryIsSaidBesideItsField(t *testing.T) {
@@ -169,6 +174,11 @@ func TestWhatIsWrongWithARepositoryIsSaidBesideItsField(t *testing.T) {
 		{"a variable that runs code", url.Values{"url": {"/srv"}, "password": {"p"}, "env_name": {"LD_PRELOAD"}, "env_value": {"/x.so"}}, []string{`id="f-env-error"`, "LD_PRELOAD is not a variable of this backend", "!/x.so"}},
 		{"a value that can't be", url.Values{"scheme": {"s3"}, "url": {"s3:h/b"}, "password": {"p"}, "env_name": {"AWS_ACCESS_KEY_ID"}, "env_value": {"a\x00b"}}, []string{`id="f-env-AWS_ACCESS_KEY_ID-error"`, "!f-env-error"}},
 		{"what was typed", url.Values{"scheme": {"rest"}, "url": {""}, "password": {"canary"}, "env_name": {"RESTIC_REST_USERNAME", "RESTIC_REST_PASSWORD"}, "env_value": {"anna", "canary"}}, []string{`value="anna"`, "!canary", "once more"}},
+		{"a further variable beside a mistake", url.Values{"scheme": {"s3"}, "url": {"/srv"}, "password": {"p"}, "further_s3": {"", "AWS_SESSION_TOKEN"}, "further_value_s3": {"", "canary"}}, []string{`<details id="further-s3" open>`, `<option value="AWS_SESSION_TOKEN" selected`, "!canary"}},
+		{"one without a value", url.Values{"scheme": {"s3"}, "url": {"s3:h/b"}, "password": {"p"}, "further_s3": {"AWS_SESSION_TOKEN"}, "further_value_s3": {""}}, []string{`id="f-further-s31-value-error"`, "has no value", `<option value="AWS_SESSION_TOKEN" selected`}},
+		{"one without a name", url.Values{"scheme": {"s3"}, "url": {"s3:h/b"}, "password": {"p"}, "further_s3": {"", ""}, "further_value_s3": {"", "canary"}}, []string{`id="f-further-s32-value-error"`, "has no name", "!canary"}},
+		{"one that can't be", url.Values{"scheme": {"s3"}, "url": {"s3:h/b"}, "password": {"p"}, "further_s3": {"AWS_SESSION_TOKEN"}, "further_value_s3": {"a\x00b"}}, []string{`id="f-further-s31-value-error"`, "!f-env-error"}},
+		{"one twice", url.Values{"scheme": {"s3"}, "url": {"s3:h/b"}, "password": {"p"}, "env_name": {"AWS_PROFILE"}, "env_value": {"a"}, "further_s3": {"AWS_PROFILE"}, "further_value_s3": {"b"}}, []string{`id="f-further-s31-value-error"`, "given twice"}},
 	} {
 		want(t, c.what, b.post(at, c.form, cookie...), 422, append(c.parts, "<html")...)
 		want(t, c.what+" by HTMX", b.post(at, c.form, asHTMX(cookie...)...), 422, "!<html", "!once more", `id="form"`)
@@ -214,6 +224,9 @@ func TestCredentialsForForgetAndPruneAreSetReplacedAndRemoved(t *testing.T) {
 		t.Error("gone before the answer")
 	}
 	moved.Set("drop_maintenance", "yes")
+	moved.Set("scheme", "sftp")
+	want(t, "said beside another mistake", b.post(at, moved, cookie...), 422, `id="f-url-error"`, `id="f-drop_maintenance" type="checkbox" name="drop_maintenance" value="yes" checked`, "!f-drop_maintenance-error")
+	moved.Del("scheme")
 	if want(t, "said", b.post(at, moved, cookie...), 303); kept() {
 		t.Error("still there")
 	}

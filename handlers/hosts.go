@@ -59,7 +59,7 @@ func (h *Handlers) loadHost(c echo.Context, id models.HostID) (views.Host, error
 	if err != nil {
 		return views.Host{}, err
 	}
-	repo, err := models.FindRepository(ctx, h.DB, id)
+	repo, err := models.FindKeptRepository(ctx, h.DB, id)
 	if err != nil && models.CodeOf(err) != models.ENotFound {
 		return views.Host{}, err
 	}
@@ -72,17 +72,13 @@ func (h *Handlers) loadHost(c echo.Context, id models.HostID) (views.Host, error
 
 // presentRepository says whether a host's repository is ready, from its newest
 // init.
-func (h *Handlers) presentRepository(c echo.Context, host *models.HostState, repo *models.HostRepository) (*views.Repository, error) {
+func (h *Handlers) presentRepository(c echo.Context, host *models.HostState, repo *models.KeptRepository) (*views.Repository, error) {
 	if repo == nil {
 		return nil, nil
 	}
-	v := &views.Repository{URL: repo.URL, EnvNames: repo.EnvNames(), ID: repo.ResticID, State: ui.Waiting}
+	v := &views.Repository{URL: repo.URL, EnvNames: repo.EnvNames(), ID: repo.ResticID, State: ui.Waiting, Upkeep: presentUpkeep(host.Host, repo)}
 	if repo.ResticID != "" {
-		plan, err := models.FindMaintenance(c.Request().Context(), h.DB, host.ID)
-		if err != nil {
-			return nil, err
-		}
-		v.State, v.Upkeep = ui.Good, presentUpkeep(repo, plan)
+		v.State = ui.Good
 		return v, nil
 	}
 	inits, _, err := models.ListJobs(c.Request().Context(), h.DB, models.JobFilter{HostID: host.ID, Kind: models.KindInit}, models.Page{Limit: 1})
@@ -95,21 +91,24 @@ func (h *Handlers) presentRepository(c echo.Context, host *models.HostState, rep
 	return v, nil
 }
 
-// presentUpkeep says when a repository is kept small and checked, and by whom.
-func presentUpkeep(repo *models.HostRepository, plan *models.Maintenance) []views.Upkeep {
+// presentUpkeep says when a repository is kept small and checked, or why not.
+func presentUpkeep(host *models.Host, repo *models.KeptRepository) []views.Upkeep {
 	var upkeep []views.Upkeep
-	for _, kind := range models.MaintenanceKinds {
-		u := views.Upkeep{Name: views.JobTitle(string(kind), ""), Value: "off", URL: maintenancePlace(repo.HostID) + "/" + string(kind)}
-		cron, enabled := plan.Cadence(kind)
+	for _, k := range repo.Upkeep {
+		u := views.Upkeep{Name: views.JobTitle(string(k.Kind), ""), Value: "off", URL: maintenancePlace(host.ID) + "/" + string(k.Kind)}
 		switch {
-		case kind != models.KindForget && repo.OwnerHostID != nil && *repo.OwnerHostID != repo.HostID:
-			u.Value, u.URL = "by another host", maintenancePlace(*repo.OwnerHostID)
-		case enabled:
-			u.Value = words(cron)
+		case !k.Elsewhere.IsZero():
+			u.Value, u.URL = "by another host", maintenancePlace(k.Elsewhere)
+		case k.Broken:
+			u.Value, u.URL, u.Wrong = "needs a hand", maintenancePlace(host.ID), true
+		case k.Enabled && !host.Maintains():
+			u.Value, u.URL, u.Wrong = "needs a newer agent", maintenancePlace(host.ID), true
+		case k.Enabled:
+			u.Value = words(k.Cron)
 		}
 		upkeep = append(upkeep, u)
 	}
-	second := views.Upkeep{Name: "Second credentials", Value: "none", URL: "/hosts/" + repo.HostID.String() + "/repository/maintenance"}
+	second := views.Upkeep{Name: "Second credentials", Value: "none", URL: "/hosts/" + host.ID.String() + "/repository/maintenance"}
 	if repo.HasMaintenance() {
 		second.Value = "set"
 	}

@@ -59,7 +59,7 @@ func (h *Handlers) tooManyTries(c echo.Context, name string) string {
 
 func (h *Handlers) signIn(c echo.Context, user *models.User) error {
 	ctx := c.Request().Context()
-	if old, err := c.Cookie(h.cookieName(c.Request())); err == nil {
+	if old, err := h.cookie(c, sessionCookie); err == nil {
 		if err := models.EndSession(ctx, h.DB, old.Value); err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func (h *Handlers) signIn(c echo.Context, user *models.User) error {
 }
 
 func (h *Handlers) logout(c echo.Context) error {
-	if cookie, err := c.Cookie(h.cookieName(c.Request())); err == nil {
+	if cookie, err := h.cookie(c, sessionCookie); err == nil {
 		if id, err := models.SessionIdentity(c.Request().Context(), h.DB, cookie.Value); err == nil {
 			c.Set(identityKey, id) // for the audit
 		}

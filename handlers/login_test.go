@@ -58,6 +58,16 @@ func TestTheSessionCookie(t *testing.T) {
 			t.Error("the token stands in the database")
 		}
 	}
+	res := b.do("GET", "/jobs", nil, "X-Forwarded-Proto", "https", "X-From", trustedProxy)
+	body(t, res)
+	if cookie := cookieOf(t, res, "__Host-"+nextCookie); !cookie.Secure || cookie.Path != "/" {
+		t.Errorf("where to go on: %s", cookie)
+	}
+	res = b.login("admin", password, "X-Forwarded-Proto", "https", "X-From", trustedProxy, "Cookie", "__Host-next=%2Fjobs; next=%2Fsettings")
+	body(t, res)
+	if at := res.Header.Get("Location"); at != "/jobs" {
+		t.Errorf("goes on at %q, which another site may have planted", at)
+	}
 }
 
 func TestASessionThatSomebodyPlantedIsWorthNothing(t *testing.T) {

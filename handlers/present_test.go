@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"resticfleet/models"
+	"resticfleet/views"
 	"resticfleet/views/ui"
 )
 
@@ -47,6 +48,31 @@ func TestAGroupSaysWhatItIsAt(t *testing.T) {
 		v := presentGroup(h, &c.group, nil, now)
 		if v.State != c.state || v.Detail != c.detail || (v.WhyJobID == id.String()) != c.why {
 			t.Errorf("%s: %s, %q, why %q; want %s, %q, %v", what, v.State, v.Detail, v.WhyJobID, c.state, c.detail, c.why)
+		}
+	}
+}
+
+func TestUpkeepIsSaidAsItIs(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	able := &models.Host{ID: models.NewID[models.HostID](), LastSeenAt: &now, AgentProtocol: 3}
+	old := &models.Host{ID: able.ID, LastSeenAt: &now, AgentProtocol: 2}
+	other, tab := models.NewID[models.HostID](), maintenancePlace(able.ID)
+	for what, c := range map[string]struct {
+		host *models.Host
+		kept models.Upkeep
+		want views.Upkeep
+	}{
+		"off":       {able, models.Upkeep{Kind: models.KindForget, Cron: "30 3 * * *"}, views.Upkeep{Name: "Forget", Value: "off", URL: tab + "/forget"}},
+		"on":        {able, models.Upkeep{Kind: models.KindForget, Cron: "30 3 * * *", Enabled: true}, views.Upkeep{Name: "Forget", Value: "Every day at 03:30", URL: tab + "/forget"}},
+		"broken":    {able, models.Upkeep{Kind: models.KindPrune, Cron: "30 3 * * *", Enabled: true, Broken: true}, views.Upkeep{Name: "Prune", Value: "needs a hand", URL: tab, Wrong: true}},
+		"elsewhere": {able, models.Upkeep{Kind: models.KindCheck, Enabled: true, Elsewhere: other}, views.Upkeep{Name: "Check", Value: "by another host", URL: maintenancePlace(other)}},
+		"too old":   {old, models.Upkeep{Kind: models.KindCheck, Enabled: true}, views.Upkeep{Name: "Check", Value: "needs a newer agent", URL: tab, Wrong: true}},
+		"old, off":  {old, models.Upkeep{Kind: models.KindCheck}, views.Upkeep{Name: "Check", Value: "off", URL: tab + "/check"}},
+	} {
+		repo := &models.KeptRepository{Upkeep: []models.Upkeep{c.kept}}
+		if got := presentUpkeep(c.host, repo); got[0] != c.want || got[1].Value != "none" {
+			t.Errorf("%s: %+v, want %+v", what, got, c.want)
 		}
 	}
 }

@@ -157,6 +157,7 @@ func readRepositoryForm(params url.Values, form *views.RepositoryForm) (models.R
 		errs["url"] = "This is not the kind of place that is chosen above: choose another, or give an address of that kind."
 	}
 	fields := models.RepositoryFields{URL: form.URL, Password: models.Secret(params.Get("password")), Env: map[string]models.Secret{}, Keep: true, DropMaintenance: params.Get("drop_maintenance") != ""}
+	form.DropSecond = fields.DropMaintenance
 	stored := form.Env
 	form.Env = nil
 	for i, name := range params["env_name"] {
@@ -174,12 +175,44 @@ func readRepositoryForm(params url.Values, form *views.RepositoryForm) (models.R
 			form.Env = append(form.Env, row)
 		}
 	}
+	form.Further = readFurther(params, form.Scheme, fields.Env)
+	if slices.ContainsFunc(form.Further, func(r views.EnvRow) bool { return r.Error != "" }) {
+		errs["further"] = "beside its field"
+	}
 	for _, row := range stored {
 		if !hasEnv(form.Env, row.Name) {
 			form.Env = append(form.Env, row) // shown again where its kind is chosen again
 		}
 	}
 	return fields, errs
+}
+
+// readFurther adds the variables that have no field of their own to env, and
+// returns them in their places with what is wrong with them.
+func readFurther(params url.Values, scheme string, env map[string]models.Secret) []views.EnvRow {
+	var rows []views.EnvRow
+	values := params[views.FurtherValue(scheme)]
+	for i, name := range params[views.FurtherName(scheme)] {
+		row := views.EnvRow{Name: name}
+		value := ""
+		if i < len(values) {
+			value = values[i]
+		}
+		_, twice := env[name]
+		switch {
+		case name == "" && value != "":
+			row.Error = "This has no name. Choose the variable that it is the value of."
+		case name == "":
+		case value == "":
+			row.Error = "This has no value. Give it one, or choose None."
+		case twice:
+			row.Error = name + " is given twice. Choose it once."
+		default:
+			env[name] = models.Secret(value)
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 func hasEnv(rows []views.EnvRow, name string) bool {

@@ -81,7 +81,7 @@ func acted(c echo.Context, url string) error {
 
 // page is what surrounds every page.
 func (h *Handlers) page(c echo.Context, title, nav string) views.Page {
-	p := views.Page{Title: title, Nav: nav, Path: c.Request().URL.RequestURI(), Asset: h.Assets.Path, Flash: h.said(c)}
+	p := views.Page{Title: title, Nav: nav, Path: here(c), Asset: h.Assets.Path, Flash: h.said(c)}
 	if id := who(c); id != nil {
 		p.User = views.User{Name: id.Name, Role: string(id.Role)}
 	}

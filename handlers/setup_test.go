@@ -110,6 +110,9 @@ func (b *bundle) request(method, path string, body io.Reader, header ...string) 
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
+	if ip := r.Header.Get("X-From"); ip != "" {
+		r.RemoteAddr = ip + ":4711"
+	}
 	return r
 }
 
@@ -129,10 +132,6 @@ func (b *bundle) login(name, password string, header ...string) *http.Response {
 	form := url.Values{"username": {name}, "password": {password}}
 	r := b.request("POST", "/login", strings.NewReader(form.Encode()), header...)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.RemoteAddr = "192.0.2.1:4711"
-	if ip := r.Header.Get("X-From"); ip != "" {
-		r.RemoteAddr = ip + ":4711"
-	}
 	return b.serve(r)
 }
 

@@ -64,6 +64,8 @@ func TestPagesAskForFewStatements(t *testing.T) {
 	if _, err := models.FindMaintenance(b.ctx, b.db, host.ID); err != nil {
 		t.Fatal(err)
 	}
+	other := "/hosts/" + b.furnishedHost("known").ID.String()
+	b.exec("update repositories set restic_id = repeat('ab', 32) where id = (select repository_id from repository_urls where url like '%/srv/known')")
 	b.exec("update maintenance_states set failures = 5, last_code = 'damaged', last_state = 'failed', last_error = 'It failed.', stale_at = now()")
 	b.exec("insert into repository_damage select r.id, n || '/30', now(), ?, now(), 1 from repositories r, generate_series(1, 30) n", job.ID)
 	for _, kind := range models.MaintenanceKinds {
@@ -76,7 +78,7 @@ func TestPagesAskForFewStatements(t *testing.T) {
 		most int
 	}{
 		{"/", 3}, {"/?q=web", 3}, {"/?show=hand", 3}, {"/?show=offline", 3}, {"/?cursor=web-2", 2},
-		{at, 9}, {at + "/jobs", 6}, {at + "/maintenance", 9}, {at + "/snapshots", 4}, {at + "/snapshots?tag=www&held=yes&when=720h", 4},
+		{at, 9}, {other, 8}, {at + "/enrol", 7}, {"/settings", 2}, {at + "/jobs", 6}, {at + "/maintenance", 9}, {at + "/snapshots", 4}, {at + "/snapshots?tag=www&held=yes&when=720h", 4},
 		{at + "/snapshots?newest=1700000000000000-" + strings.Repeat("a", 64), 4},
 		{"/jobs", 4}, {"/jobs?state=queued&kind=backup&host=" + host.ID.String(), 6},
 		{"/jobs/" + job.ID.String(), 6}, // one of them tells what those that wait wait for

@@ -11,6 +11,39 @@ import (
 // that has never come is not judged.
 func (h *Host) Maintains() bool { return h.LastSeenAt == nil || h.AgentProtocol >= lookUpProtocol }
 
+// KeptRepository is a host's repository with what keeps it small and checked.
+type KeptRepository struct {
+	HostRepository `bun:",extend"`
+	Upkeep         []Upkeep `bun:"type:jsonb"`
+}
+
+// Upkeep is one kind of a host's maintenance in brief. Elsewhere is the host that
+// does it for the repository that they share, zero for this one; Broken says that
+// it is on and needs a hand.
+type Upkeep struct {
+	Kind      JobKind `json:"kind"`
+	Cron      string  `json:"cron"`
+	Enabled   bool    `json:"enabled"`
+	Elsewhere HostID  `json:"elsewhere"`
+	Broken    bool    `json:"broken"`
+}
+
+// FindKeptRepository is FindRepository with its upkeep, in one statement.
+func FindKeptRepository(ctx context.Context, db IDB, host HostID) (*KeptRepository, error) {
+	r := &KeptRepository{}
+	err := repositoryOf(db, host).ColumnExpr(`(select jsonb_agg(jsonb_build_object('kind', k.kind,
+				'cron', case k.kind when 'forget' then m.forget_cron when 'prune' then m.prune_cron else m.check_cron end,
+				'enabled', case k.kind when 'forget' then m.forget_enabled when 'prune' then m.prune_enabled else m.check_enabled end,
+				'elsewhere', case when k.kind <> 'forget' and r.owner_host_id <> hr.host_id then r.owner_host_id end,
+				'broken', coalesce(?, false)) order by k.n)
+			from unnest(array['forget', 'prune', 'check']) with ordinality k(kind, n) join host_repo_maintenance m on m.host_id = hr.host_id
+				left join maintenance_states ms on ms.host_id = hr.host_id and ms.kind = k.kind) as upkeep`, maintenanceBroken).Scan(ctx, r)
+	if err != nil {
+		return nil, repositoryError(err)
+	}
+	return r, nil
+}
+
 // CheckParts is in how many parts the check reads the data, one after the other;
 // 0 where it doesn't go round.
 func (m *Maintenance) CheckParts() int {

@@ -352,15 +352,22 @@ func knowURL(ctx context.Context, tx IDB, key string) error {
 // FindRepository reads a host's binding; ENotFound when there is none.
 func FindRepository(ctx context.Context, db IDB, host HostID) (*HostRepository, error) {
 	r := &HostRepository{}
-	err := db.NewSelect().Model(r).ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id, r.owner_host_id").
-		Join("join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id").Where("hr.host_id = ?", host).Scan(ctx)
-	if isNoRows(err) {
-		return nil, &Error{Code: ENotFound, Message: "This host has no repository yet. Set one up: URL, password and what its backend needs."}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("find repository: %w", err)
+	if err := repositoryOf(db, host).Scan(ctx, r); err != nil {
+		return nil, repositoryError(err)
 	}
 	return r, nil
+}
+
+func repositoryOf(db IDB, host HostID) *bun.SelectQuery {
+	return db.NewSelect().TableExpr("host_repositories as hr").ColumnExpr("hr.*, r.id as repository_id, coalesce(r.restic_id, '') as restic_id, r.owner_host_id").
+		Join("join repository_urls u on u.url = hr.url_key join repositories r on r.id = u.repository_id").Where("hr.host_id = ?", host)
+}
+
+func repositoryError(err error) error {
+	if isNoRows(err) {
+		return &Error{Code: ENotFound, Message: "This host has no repository yet. Set one up: URL, password and what its backend needs."}
+	}
+	return fmt.Errorf("find repository: %w", err)
 }
 
 // neededRepository is FindRepository for what can't be without one: EConflict

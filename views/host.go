@@ -66,13 +66,17 @@ type Repository struct {
 	// Changed: it was saved anew after that job had ended, so that what it says
 	// may be mended.
 	Changed bool
-	// Upkeep is what keeps it small and checked, empty until it opened.
+	// Upkeep is what keeps it small and checked.
 	Upkeep []Upkeep
 }
 
 // Upkeep is when one kind of maintenance runs, or the second credentials: "Every
-// day at 03:30", "off". URL is where that is changed, "" where it can't be here.
-type Upkeep struct{ Name, Value, URL string }
+// day at 03:30", "off". URL is where that is changed, or explained where it is
+// Wrong.
+type Upkeep struct {
+	Name, Value, URL string
+	Wrong            bool
+}
 
 // Group is a row of the host's source groups.
 type Group struct {

@@ -10,16 +10,22 @@ import (
 )
 
 // RepositoryForm sets a host's repository: POST /hosts/{id}/repository with
-// scheme, url, password, any number of env_name, env_value pairs in order, and
-// env_remove for each stored name to forget. A pair without a value keeps what
-// is stored under its name. The scheme chooses which fields are shown; a url
-// that says its own is right.
+// scheme, url, password, any number of env_name, env_value pairs in order,
+// further_SCHEME, further_value_SCHEME pairs likewise for variables that have no
+// field yet, and env_remove for each stored name to forget. A pair without a value
+// keeps what is stored under its name. The scheme chooses which fields are shown;
+// a url that says its own is right.
 type RepositoryForm struct {
 	HostID, HostName string
 	Scheme, URL      string
 	// PasswordSet means that one is stored: an empty field keeps it.
 	PasswordSet bool
 	Env         []EnvRow
+	// Further are the chosen place's further variables, in the places in which
+	// they were chosen.
+	Further []EnvRow
+	// DropSecond is the tick that lets the second credentials go.
+	DropSecond bool
 	// SecretsGone means that secrets were typed and this page doesn't have them:
 	// it is a whole page that came back with mistakes, and no page holds a secret.
 	SecretsGone bool
@@ -175,6 +181,10 @@ func (f *RepositoryForm) SetEnvErrors(byName map[string]string) {
 	delete(f.Errors, "env")
 	allowed := models.RepositoryEnv(f.scheme())
 	for name, message := range byName {
+		if i := slices.IndexFunc(f.Further, func(r EnvRow) bool { return r.Name == name }); i >= 0 {
+			f.Further[i].Error = message
+			continue
+		}
 		i := slices.IndexFunc(f.Env, func(r EnvRow) bool { return r.Name == name })
 		if i >= 0 && slices.Contains(allowed, name) {
 			f.Env[i].Error = message
@@ -219,6 +229,24 @@ func (f RepositoryForm) further(b backend) []string {
 		return slices.ContainsFunc(shown, func(c envControl) bool { return c.Name == name })
 	})
 }
+
+// furtherRows is how many further variables a form has room for at once.
+const furtherRows = 2
+
+// furtherRow is what was chosen in one of the places for further variables.
+func (f RepositoryForm) furtherRow(b backend, i int) EnvRow {
+	if b.scheme != f.scheme() || i >= len(f.Further) {
+		return EnvRow{}
+	}
+	return f.Further[i]
+}
+
+// FurtherName is the name of the fields that choose a kind of place's further
+// variables.
+func FurtherName(scheme string) string { return "further_" + scheme }
+
+// FurtherValue is the name of the fields for their values.
+func FurtherValue(scheme string) string { return "further_value_" + scheme }
 
 func (b backend) usual(name string) bool {
 	return slices.ContainsFunc(b.env, func(e envField) bool { return e.name == name })
