@@ -104,6 +104,8 @@ func TestWithoutScripts(t *testing.T) {
 	p.must(p.Locator("#a-" + list[1].ID).Check())
 	p.must(p.Locator("#b-" + list[0].ID).Check())
 	p.click(p.button("Compare the two"))
+	p.path("/hosts/" + h.id + "/snapshots/compare")
+	p.sees(p.Locator("#comparison"))
 	eventually(t, "a reload shows the comparison", func() bool {
 		_, err := p.Reload()
 		p.must(err)

@@ -196,7 +196,7 @@ addEventListener("htmx:after:swap", (event) => {
 	if (target === "dialog-body" && !dialog.open) dialog.showModal();
 	// A form that came back with mistakes: go to the first. A live update that
 	// repeats a mistaken filter is nobody's act.
-	if (ctx.response?.status === 422 && ctx.sourceElement.matches("form")) {
+	if (ctx.response?.status === 422 && (ctx.request.method !== "GET" || ctx.sourceElement.matches("form"))) {
 		document.querySelector("[aria-invalid=true]")?.focus();
 	}
 });
