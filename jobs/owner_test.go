@@ -212,3 +212,49 @@ func TestTwoOwnersOfOneRepositoryBecomeOne(t *testing.T) {
 		}
 	}
 }
+
+// Of two owners the one that stays goes on with the work of the one that goes,
+// whichever of them had it on and whichever is known first; and who waited hears
+// of it.
+func TestTheOwnerThatStaysTakesTheWorkOfTheOtherOver(t *testing.T) {
+	t.Parallel()
+	for _, off := range []int{0, 1} {
+		for _, firstKnown := range []int{0, 1} {
+			t.Run(fmt.Sprintf("off on %d, known first %d", off, firstKnown), func(t *testing.T) {
+				t.Parallel()
+				b := setup(t)
+				hosts := [2]*models.Host{b.maintained("web-1", "rest:http://a/repo", "7 3 * * *"), b.maintained("web-2", "rest:http://b/repo", "7 3 * * *")}
+				on := 1 - off
+				b.exec(`update host_repo_maintenance set prune_enabled = false, check_enabled = false, prune_cron = '0 1 1 1 *', check_cron = '0 1 1 1 *',
+					check_read_data_subset = '' where host_id = ?`, hosts[off].ID)
+				learns := func(n int, during func()) {
+					t.Helper()
+					link, _ := b.hello(n, hosts[n])
+					id := b.exclusive(hosts[n], models.KindSnapshots)
+					b.wantCommands(n, link, id)
+					during()
+					b.hints[n].take()
+					b.ends(n, link, id, protocol.Finished{Outcome: protocol.OutcomeSucceeded, RepositoryID: strings.Repeat("9", 64)})
+				}
+				learns(firstKnown, func() {})
+				var waits models.JobID
+				learns(1-firstKnown, func() { waits = b.maintainNow(hosts[1], models.KindPrune) })
+				hinted := b.hints[1-firstKnown].take()
+				for _, topic := range []jobs.Topic{jobs.JobTopic(waits), jobs.HostTopic(hosts[0].ID), jobs.HostTopic(hosts[1].ID)} {
+					if !slices.Contains(hinted, topic) {
+						t.Errorf("no hint for %s", topic)
+					}
+				}
+				b.passedOn(waits, hosts[0])
+				for n := range hosts {
+					b.owner(hosts[n], hosts[0], "bound")
+				}
+				had := must[*models.Maintenance](t)(models.FindMaintenance(b.ctx, b.db, hosts[on].ID))
+				has := must[*models.Maintenance](t)(models.FindMaintenance(b.ctx, b.db, hosts[0].ID))
+				if !has.PruneEnabled || !has.CheckEnabled || has.PruneCron != "7 3 * * *" || has.CheckCron != "7 3 * * *" || has.CheckReadDataSubset != had.CheckReadDataSubset {
+					t.Errorf("the owner's cadences are %+v, the other one had %+v", has, had)
+				}
+			})
+		}
+	}
+}

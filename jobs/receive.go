@@ -27,19 +27,19 @@ const fireWindow = 10 * time.Minute
 // means "try again", ErrSuperseded that the link is not the newest any more.
 func (s *Service) Receive(ctx context.Context, link *Link, e protocol.Envelope) (Verdict, error) {
 	var hints []Topic
-	var finished *models.Job
+	var end models.JobEnd
 	var unknown bool
 	if e.Type == protocol.TypeFinished && failpoint.Planted(failpoint.AckUnstored) {
 		return Verdict{}, nil
 	}
 	err := models.Tx(ctx, s.DB, func(tx models.IDB) error {
-		hints, finished = nil, nil
+		hints, end = nil, models.JobEnd{}
 		if err := models.HoldGeneration(ctx, tx, link.HostID, link.Generation); err != nil {
 			return err
 		}
 		r := receiver{s: s, ctx: ctx, tx: tx, host: link.HostID}
 		err := r.store(e)
-		hints, finished, unknown = r.hints, r.finished, r.unknown
+		hints, end, unknown = r.hints, r.end, r.unknown
 		return err
 	})
 	if err != nil {
@@ -59,9 +59,10 @@ func (s *Service) Receive(ctx context.Context, link *Link, e protocol.Envelope) 
 	}
 	failpoint.Hit(failpoint.Stored + e.Type)
 	s.Hints.Publish(hints...)
-	if finished != nil {
-		s.wakeWaiting(ctx, finished)
+	if end.Job != nil {
+		s.wakeWaiting(ctx, end.Job)
 	}
+	s.ownersChanged(ctx, end.Owners)
 	return Verdict{Unknown: unknown}, nil
 }
 
@@ -86,13 +87,13 @@ func (s *Service) wakeWaiting(ctx context.Context, j *models.Job) {
 type malformedError struct{ error }
 
 type receiver struct {
-	s        *Service
-	ctx      context.Context
-	tx       models.IDB
-	host     models.HostID
-	hints    []Topic
-	finished *models.Job
-	unknown  bool
+	s       *Service
+	ctx     context.Context
+	tx      models.IDB
+	host    models.HostID
+	hints   []Topic
+	end     models.JobEnd
+	unknown bool
 }
 
 func (r *receiver) store(e protocol.Envelope) error {
@@ -112,7 +113,7 @@ func (r *receiver) store(e protocol.Envelope) error {
 	case protocol.TypeAnswer:
 		return handle(e, r.answer)
 	case protocol.TypeFinished:
-		return handle(e, r.end)
+		return handle(e, r.finished)
 	case protocol.TypeHeartbeat:
 		return handle(e, r.heartbeat)
 	case protocol.TypeHello:
@@ -193,24 +194,18 @@ func (r *receiver) answer(m protocol.Answer) error {
 	return models.JobAnswer(r.ctx, r.tx, r.host, m)
 }
 
-func (r *receiver) end(m protocol.Finished) error {
+func (r *receiver) finished(m protocol.Finished) error {
 	host, err := models.FindHost(r.ctx, r.tx, r.host)
 	if err != nil {
 		return err
 	}
-	j, ended, err := models.JobFinished(r.ctx, r.tx, host, m)
+	r.end, err = models.JobFinished(r.ctx, r.tx, host, m)
 	if models.CodeOf(err) == models.ENotFound {
 		// The last that is heard of it here: an operator may have to find it.
 		r.s.Log.WarnContext(r.ctx, "the result of a job that has no place here is refused", "host.id", r.host,
 			"job.id", models.CleanText(m.JobID, 100), "outcome", models.CleanText(m.Outcome, 20), "snapshot_id", models.CleanText(m.SnapshotID, 64))
 	}
-	if err != nil {
-		return err
-	}
-	if ended {
-		r.finished = j
-	}
-	return nil
+	return err
 }
 
 // fire turns a due schedule into jobs. What can't be acted on is acknowledged

@@ -149,24 +149,30 @@ func JobLog(ctx context.Context, tx IDB, host HostID, m protocol.Log) (*Job, err
 	return j, nil
 }
 
+// JobEnd is what a job's result has changed: the job, nil where nothing, since it
+// was told before, and who owns the repository that it has seen.
+type JobEnd struct {
+	Job    *Job
+	Owners OwnerChange
+}
+
 // JobFinished keeps how a job ended, once: a repeated result changes nothing.
-// It replaces lost and expired, marked late. It reports whether this call
-// ended the job.
-func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (*Job, bool, error) {
+// It replaces lost and expired, marked late.
+func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (done JobEnd, err error) {
 	j, err := agentJob(ctx, tx, host.ID, m.JobID)
 	if err != nil {
-		return nil, false, err
+		return done, err
 	}
 	open := !j.State.Ended() || j.State == JobLost || j.State == JobExpired
 	if !open {
-		return j, false, nil
+		return done, nil
 	}
 	if err := completeAnswer(ctx, tx, j, &m); err != nil {
-		return nil, false, err
+		return done, err
 	}
 	usual, err := usualSize(ctx, tx, j)
 	if err != nil {
-		return nil, false, err
+		return done, err
 	}
 	end := judge(j, m, usual)
 	stats, _ := cleanJSON(m.Stats).(map[string]any)
@@ -191,10 +197,10 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 		where id = ? returning *`,
 		end.state, late, m.SnapshotID, m.ExitCode, end.error, end.code, jsonb{stats}, jsonb{unreadable}, m.ExitCode != nil || !m.StartedAt.IsZero(), known(m.StartedAt), known(m.At), j.ID).Scan(ctx, j)
 	if err != nil {
-		return nil, false, fmt.Errorf("job finished: %w", err)
+		return done, fmt.Errorf("job finished: %w", err)
 	}
-	if err := learnRepository(ctx, tx, j, m.RepositoryID); err != nil {
-		return nil, false, err
+	if done.Owners, err = learnRepository(ctx, tx, j, m.RepositoryID); err != nil {
+		return done, err
 	}
 	if j.Kind == KindBackup {
 		err = keepOutcome(ctx, tx, host, j, end.good)
@@ -202,12 +208,13 @@ func JobFinished(ctx context.Context, tx IDB, host *Host, m protocol.Finished) (
 		err = keepMaintenance(ctx, tx, j)
 	}
 	if err != nil {
-		return nil, false, err
+		return done, err
 	}
 	if err := keepAnswer(ctx, tx, host, j); err != nil {
-		return nil, false, err
+		return done, err
 	}
-	return j, true, refreshAfter(ctx, tx, host, j)
+	done.Job = j
+	return done, refreshAfter(ctx, tx, host, j)
 }
 
 // snapshotID is restic's, whole or as short as restic shows it.

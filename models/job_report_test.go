@@ -285,7 +285,7 @@ func TestReportsOfAnotherHostsJobAreRejected(t *testing.T) {
 			return err
 		},
 		"finished": func(tx models.IDB) error {
-			_, _, err := models.JobFinished(b.ctx, tx, stranger, protocol.Finished{JobID: id, Outcome: protocol.OutcomeSucceeded, SnapshotID: snapshot("a")})
+			_, err := models.JobFinished(b.ctx, tx, stranger, protocol.Finished{JobID: id, Outcome: protocol.OutcomeSucceeded, SnapshotID: snapshot("a")})
 			return err
 		},
 	} {

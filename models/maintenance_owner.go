@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/schema"
 )
 
 // ownerAwayFor is how long the owner of a shared repository may be silent, while
@@ -49,10 +50,8 @@ func ownRepositories(ctx context.Context, tx IDB, urlKey string) (OwnerChange, e
 // look at what is, not at what changed, so that nothing made meanwhile slips by.
 func ownersChanged(ctx context.Context, tx IDB, repositories []int32) (c OwnerChange, err error) {
 	if len(repositories) > 0 {
-		err = tx.NewRaw(`select hr.host_id from host_repositories hr join repository_urls u on u.url = hr.url_key
-			where u.repository_id in (?)`, bun.List(repositories)).Scan(ctx, &c.Hosts)
-		if err == nil {
-			err = handOver(ctx, tx, repositories)
+		if c.Hosts, err = hostsOf(ctx, tx, repositories); err == nil {
+			err = handOver(ctx, tx, bun.SafeQuery("select id, owner_before from repositories where id in (?)", bun.List(repositories)))
 		}
 	}
 	if err == nil {
@@ -64,12 +63,36 @@ func ownersChanged(ctx context.Context, tx IDB, repositories []int32) (c OwnerCh
 	return c, nil
 }
 
-// handOver gives new owners the prune and check cadences of those before them,
-// where they have none that is on: the work goes on, whoever does it.
-func handOver(ctx context.Context, tx IDB, repositories []int32) error {
+// oneOwner decides between the owners of two repositories that proved to be one,
+// reached by an address that led to the other. The one that goes leaves its
+// cadences behind.
+func oneOwner(ctx context.Context, tx IDB, urlKey string, from, to int32) error {
+	var gone *HostID
+	err := tx.NewRaw(`with f as (
+			select * from repositories where id = ?1 and exists (select from host_repositories where host_id = owner_host_id and url_key = ?2)),
+		first as (update repositories r set owner_host_id = f.owner_host_id, owner_since = f.owner_since, owner_before = r.owner_host_id
+			from f where r.id = ?0 and r.owner_reason = 'bound' and f.owner_reason = 'bound' and f.owner_since < r.owner_since returning r.owner_before)
+		select coalesce((select owner_before from first), (select owner_host_id from f))`, to, from, urlKey).Scan(ctx, &gone)
+	if err != nil || gone == nil {
+		return err
+	}
+	return handOver(ctx, tx, bun.SafeQuery("select ?::integer, ?::uuid", to, gone))
+}
+
+// hostsOf are the hosts that have any of these repositories.
+func hostsOf(ctx context.Context, tx IDB, repositories []int32) (hosts []HostID, err error) {
+	err = tx.NewRaw(`select hr.host_id from host_repositories hr join repository_urls u on u.url = hr.url_key
+		where u.repository_id in (?)`, bun.List(repositories)).Scan(ctx, &hosts)
+	return hosts, err
+}
+
+// handOver gives the owners of repositories the prune and check cadences of those
+// who were it before, a query for pairs of a repository and a host, where they
+// have none that is on: the work goes on, whoever does it.
+func handOver(ctx context.Context, tx IDB, before schema.QueryAppender) error {
 	_, err := tx.ExecContext(ctx, `with given as (
-			select r.owner_host_id as heir, o.* from repositories r join host_repo_maintenance o on o.host_id = r.owner_before
-			where r.id in (?) and r.owner_before <> r.owner_host_id),
+			select r.owner_host_id as heir, o.* from (?) b (repository_id, host_id) join repositories r on r.id = b.repository_id
+			join host_repo_maintenance o on o.host_id = b.host_id where b.host_id <> r.owner_host_id),
 		taken as (update host_repo_maintenance n set updated_at = now(),
 			prune_enabled = n.prune_enabled or g.prune_enabled, prune_cron = case when n.prune_enabled or not g.prune_enabled then n.prune_cron else g.prune_cron end,
 			check_enabled = n.check_enabled or g.check_enabled, check_cron = case when n.check_enabled or not g.check_enabled then n.check_cron else g.check_cron end,
@@ -78,7 +101,7 @@ func handOver(ctx context.Context, tx IDB, repositories []int32) error {
 		update maintenance_states s set effective_at = now(), failures = 0, failed_at = null, stale_at = null
 		from given g join host_repo_maintenance was on was.host_id = g.heir
 		where s.host_id = g.heir and ((s.kind = 'prune' and g.prune_enabled and not was.prune_enabled) or (s.kind = 'check' and g.check_enabled and not was.check_enabled))`,
-		bun.List(repositories))
+		before)
 	return err
 }
 

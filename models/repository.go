@@ -407,25 +407,25 @@ var resticID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // older one's gate, and the owner that was there first is both's, unless a person
 // chose. What removes says nothing of the everyday URL: it may have gone another
 // way.
-func learnRepository(ctx context.Context, tx IDB, job *Job, id string) error {
+func learnRepository(ctx context.Context, tx IDB, job *Job, id string) (c OwnerChange, err error) {
 	if job.Kind.removes() || job.RepositoryID == nil || !resticID.MatchString(id) {
-		return nil
+		return c, nil
 	}
 	var known int32
-	err := tx.QueryRowContext(ctx, "select id from repositories where restic_id = ?", id).Scan(&known)
+	err = tx.QueryRowContext(ctx, "select id from repositories where restic_id = ?", id).Scan(&known)
 	if isNoRows(err) {
 		return nameRepository(ctx, tx, job, id)
 	}
 	if err != nil {
-		return fmt.Errorf("learn repository: %w", err)
+		return c, fmt.Errorf("learn repository: %w", err)
 	}
 	if known == *job.RepositoryID {
-		return nil
+		return c, nil
 	}
 	_, err = tx.ExecContext(ctx, `insert into repository_damage select ?, d.subset, d.found_at, d.job_id, d.seen_at, d.errors
 		from repository_damage d join repositories r on r.id = d.repository_id where r.id = ? and r.restic_id is null on conflict do nothing`, known, *job.RepositoryID)
 	if err != nil {
-		return fmt.Errorf("learn repository: %w", err)
+		return c, fmt.Errorf("learn repository: %w", err)
 	}
 	return moveURL(ctx, tx, job.RepositoryURL, *job.RepositoryID, known)
 }
@@ -433,38 +433,41 @@ func learnRepository(ctx context.Context, tx IDB, job *Job, id string) error {
 // nameRepository gives the job's repository its id; where it has another one
 // (somebody made the repository anew at the same URL), the URL gets a
 // repository of its own.
-func nameRepository(ctx context.Context, tx IDB, job *Job, id string) error {
+func nameRepository(ctx context.Context, tx IDB, job *Job, id string) (c OwnerChange, err error) {
 	res, err := tx.ExecContext(ctx, "update repositories set restic_id = ? where id = ? and restic_id is null", id, *job.RepositoryID)
 	if err != nil {
-		return fmt.Errorf("learn repository: %w", err)
+		return c, fmt.Errorf("learn repository: %w", err)
 	}
 	if n, _ := res.RowsAffected(); n > 0 {
-		return nil
+		return c, nil
 	}
 	var fresh int32
 	if err := tx.QueryRowContext(ctx, "insert into repositories (restic_id) values (?) returning id", id).Scan(&fresh); err != nil {
-		return fmt.Errorf("learn repository: %w", err)
+		return c, fmt.Errorf("learn repository: %w", err)
 	}
 	return moveURL(ctx, tx, job.RepositoryURL, *job.RepositoryID, fresh)
 }
 
-func moveURL(ctx context.Context, tx IDB, rawURL string, from, to int32) error {
+func moveURL(ctx context.Context, tx IDB, rawURL string, from, to int32) (c OwnerChange, err error) {
 	key := urlKey(rawURL)
 	if _, err := tx.ExecContext(ctx, "update repository_urls set repository_id = ? where repository_id = ? and url = ?", to, from, key); err != nil {
-		return fmt.Errorf("learn repository: %w", err)
+		return c, fmt.Errorf("learn repository: %w", err)
 	}
 	// What waits goes through the new gate. What is under way can't take it any
 	// more, perhaps beside others that are: it counts there without.
-	_, err := tx.ExecContext(ctx, `update jobs set repository_id = ?0, gate = null where repository_id = ?1 and state in ('queued', 'sent', 'running', 'lost')
+	_, err = tx.ExecContext(ctx, `update jobs set repository_id = ?0, gate = null where repository_id = ?1 and state in ('queued', 'sent', 'running', 'lost')
 		and (host_id in (select host_id from host_repositories where url_key = ?2) or not exists (select from repository_urls where repository_id = ?1))`, to, from, key)
-	if err == nil {
-		_, err = tx.ExecContext(ctx, `update repositories r set owner_host_id = f.owner_host_id, owner_since = f.owner_since, owner_before = r.owner_host_id
-			from repositories f where r.id = ? and f.id = ? and r.owner_reason = 'bound' and f.owner_reason = 'bound' and f.owner_since < r.owner_since
-				and exists (select from host_repositories where host_id = f.owner_host_id and url_key = ?)`, to, from, key)
-	}
 	if err != nil {
-		return fmt.Errorf("learn repository: %w", err)
+		return c, fmt.Errorf("learn repository: %w", err)
 	}
-	_, err = ownRepositories(ctx, tx, key)
-	return err
+	if err := oneOwner(ctx, tx, key, from, to); err != nil {
+		return c, fmt.Errorf("learn repository: %w", err)
+	}
+	if c, err = ownRepositories(ctx, tx, key); err != nil {
+		return c, err
+	}
+	if c.Hosts, err = hostsOf(ctx, tx, []int32{to}); err != nil {
+		return c, fmt.Errorf("learn repository: %w", err)
+	}
+	return c, nil
 }

@@ -88,7 +88,7 @@ func TestAClaimWaitsForWhatIsLearnt(t *testing.T) {
 	claimed := make(chan *models.Job, 1)
 	err := models.Tx(b.ctx, b.db, func(tx models.IDB) error {
 		end := protocol.Finished{JobID: running.ID.String(), Outcome: protocol.OutcomeSucceeded, RepositoryID: id, SnapshotID: snapshot("a")}
-		if _, _, err := models.JobFinished(b.ctx, tx, two, end); err != nil {
+		if _, err := models.JobFinished(b.ctx, tx, two, end); err != nil {
 			return err
 		}
 		go func() {

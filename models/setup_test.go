@@ -96,7 +96,7 @@ func (b *bundle) finish(j *models.Job, f protocol.Finished) *models.Job {
 		if err != nil {
 			return err
 		}
-		_, _, err = models.JobFinished(b.ctx, tx, h, f)
+		_, err = models.JobFinished(b.ctx, tx, h, f)
 		return err
 	})
 	if err != nil {

@@ -449,7 +449,7 @@ func TestJobs(t *testing.T) {
 	}
 	zero := 0
 	h := must(models.FindHost(t.Context(), b.db, hostID))
-	_, _, err = models.JobFinished(t.Context(), b.db, h, protocol.Finished{
+	_, err = models.JobFinished(t.Context(), b.db, h, protocol.Finished{
 		JobID: backup, Outcome: protocol.OutcomeSucceeded, ExitCode: &zero, SnapshotID: strings.Repeat("0f", 32),
 		Stats: map[string]any{"total_files_processed": 3.0},
 	})
