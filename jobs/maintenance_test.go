@@ -514,6 +514,26 @@ func TestWaitingMaintenanceDoesNotFollowToAnotherRepository(t *testing.T) {
 	}
 }
 
+// What became of maintenance is told of the data that is there, also where a host
+// was without a repository in between.
+func TestTheStoryOfMaintenanceGoesWithItsRepository(t *testing.T) {
+	t.Parallel()
+	c := setup(t).checked("web-1", "/srv/repo")
+	c.run(models.KindCheck, false, protocol.Finished{Outcome: protocol.OutcomeSucceeded})
+	c.run(models.KindPrune, false, protocol.Finished{Outcome: protocol.OutcomeFailed, Error: "locked", ErrorCode: protocol.ErrLocked})
+	c.exec("update maintenance_states set stale_at = now() where host_id = ?", c.host.ID)
+	if err := models.UnbindRepository(c.ctx, c.db, c.host.ID); err != nil {
+		t.Fatal(err)
+	}
+	must[*models.HostRepository](t)(c.servers[0].BindRepository(c.ctx, c.host.ID, models.RepositoryFields{URL: "/srv/other", Password: "correct horse"}))
+	for _, kind := range models.MaintenanceKinds {
+		if s := c.state(c.host, kind); s.Failures != 0 || s.FailedAt != nil || s.LastJobID != nil || s.LastState != "" || s.LastCode != "" || s.LastError != "" ||
+			s.LastEndedAt != nil || s.GoodAt != nil || s.StaleAt != nil {
+			t.Errorf("%s of the new repository: %+v", kind, s)
+		}
+	}
+}
+
 // Neither side starves: a prune waits for the backups that run, and the backups
 // asked for after it wait for it; a backup asked for before the second of two
 // exclusive jobs isn't held back by it.

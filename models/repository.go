@@ -380,14 +380,19 @@ func neededRepository(ctx context.Context, tx IDB, host HostID) (*HostRepository
 	return repo, err
 }
 
-// UnbindRepository forgets a host's credentials; the repository itself and its
+// UnbindRepository forgets a host's credentials, and with them what became of its
+// maintenance, which was about the data there; the repository itself and its
 // snapshots stay.
 func UnbindRepository(ctx context.Context, db IDB, host HostID) error {
-	res, err := db.ExecContext(ctx, "delete from host_repositories where host_id = ?", host)
+	var n int
+	err := db.NewRaw(`with gone as (delete from host_repositories where host_id = ? returning host_id),
+		anew as (update maintenance_states s set failures = 0, failed_at = null, stale_at = null, last_job_id = null, last_state = '', last_code = '',
+			last_error = '', last_ended_at = null, good_at = null from gone where s.host_id = gone.host_id)
+		select count(*) from gone`, host).Scan(ctx, &n)
 	if err != nil {
 		return fmt.Errorf("unbind repository: %w", err)
 	}
-	if n, _ := res.RowsAffected(); n == 0 {
+	if n == 0 {
 		return &Error{Code: ENotFound, Message: "This host has no repository to forget."}
 	}
 	return nil
