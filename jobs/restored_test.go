@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
@@ -372,5 +373,57 @@ func TestTheWelcomeTellsWhichLinesAreStored(t *testing.T) {
 	welcome := must[protocol.Welcome](t)(protocol.Decode[protocol.Welcome](first[0]))
 	if want := []protocol.WelcomeJob{{JobID: j.ID.String(), LogSeq: 2}, {JobID: fresh}}; !slices.Equal(welcome.Jobs, want) {
 		t.Errorf("told of %v, want %v", welcome.Jobs, want)
+	}
+}
+
+// What a look-up that only its agent remembers was to find is not known: whatever
+// it brings, a list or a plan or nothing at all, says nothing of the snapshots.
+// They are looked at anew, once.
+func TestALookUpThatIsMadeAgainEmptiesNoList(t *testing.T) {
+	t.Parallel()
+	for _, state := range []string{protocol.JobAccepted, protocol.JobRunning, protocol.JobFinished} {
+		for name, answer := range map[string]func(h *models.Host) []json.RawMessage{
+			"nothing": func(*models.Host) []json.RawMessage { return nil },
+			"a plan":  func(*models.Host) []json.RawMessage { return plans(t, true, false) },
+			"a list":  func(h *models.Host) []json.RawMessage { return raw(snapshotNo(h, 3)) },
+		} {
+			t.Run(name+" of one that is "+state, func(t *testing.T) {
+				t.Parallel()
+				b := setup(t)
+				h, link := b.snapshotHost("web-1")
+				g := b.group(h, "www")
+				j := b.run(g)
+				b.wantCommands(0, link, j.ID)
+				b.ends(0, link, j.ID, protocol.Finished{Outcome: protocol.OutcomeSucceeded, SnapshotID: snapshotNo(h, 2).ID})
+				b.answers(link, b.next(link), raw(snapshotNo(h, 1), snapshotNo(h, 2, "job:"+j.ID.String())))
+				must[*models.Job](t)(b.servers[0].RefreshSnapshots(b.ctx, h.ID, models.System)) // waits
+				told := protocol.HelloJob{JobID: models.NewID[models.JobID]().String(), State: state, Kind: protocol.KindSnapshots}
+				link, first, err := b.servers[0].Hello(b.ctx, h, protocol.LinkWebSocket, protocol.Hello{
+					Protocol: protocol.Version, JournalID: "journal of web-1", Timezone: "Europe/Vienna", Jobs: []protocol.HelloJob{told}, SentAt: time.Now(),
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				pieces := int64(0)
+				if items := answer(h); items != nil {
+					pieces = 1
+					b.say(0, link, protocol.TypeAnswer, protocol.Answer{JobID: told.JobID, Seq: 1, Items: items})
+				}
+				b.answered(link, protocol.Run{JobID: told.JobID}, pieces)
+				if got := b.listed(h); got != "2 1" {
+					t.Errorf("listed %q", got)
+				}
+				if g := must[*models.Group](t)(models.FindGroup(b.ctx, b.db, h.ID, g.ID)); g.GoodSnapshotID != snapshotNo(h, 2).ID {
+					t.Errorf("the newest good snapshot is %q", g.GoodSnapshotID)
+				}
+				if now := b.job(must[models.JobID](t)(models.ParseID[models.JobID](told.JobID))); now.State != models.JobSucceeded {
+					t.Errorf("it is %s: %s", now.State, now.Error)
+				}
+				looks := b.count("select count(*) from jobs where kind = 'snapshots' and state in ('queued', 'sent')")
+				if sent := commands(t, first); looks != 1 || len(sent) != 1 {
+					t.Errorf("%d looks follow, %d went out", looks, len(sent))
+				}
+			})
+		}
 	}
 }

@@ -47,6 +47,11 @@ func remakeJob(ctx context.Context, tx IDB, host *Host, r protocol.HelloJob) (*J
 		j.SourceGroupID, j.SourceGroupName = &g.ID, g.Name
 		j.Spec = JobSpec{Tag: tag, MinFiles: g.MinFiles, MinBytes: g.MinBytes}
 	}
+	if j.Kind == KindSnapshots {
+		// Whether it lists or tells a policy's plan is not known. As a plan that
+		// nobody waits for it changes no list.
+		j.Spec.Preview = &protocol.ForgetGroup{}
+	}
 	if err := j.remakeRepository(ctx, tx); err != nil {
 		return nil, err
 	}
@@ -60,6 +65,9 @@ func remakeJob(ctx context.Context, tx IDB, host *Host, r protocol.HelloJob) (*J
 	}
 	if _, err := tx.ExecContext(ctx, "update jobs set state = ? where id = ?", j.State, j.ID); err != nil {
 		return nil, fmt.Errorf("remake job: %w", err)
+	}
+	if j.Kind == KindSnapshots {
+		return j, listAnew(ctx, tx, host)
 	}
 	return j, nil
 }

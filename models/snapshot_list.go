@@ -81,7 +81,15 @@ func askSnapshots(ctx context.Context, tx IDB, repo *HostRepository, actor Actor
 // refreshAfter asks for the list after a job that may have changed it, in the
 // job's own transaction. An init has only if it went well.
 func refreshAfter(ctx context.Context, tx IDB, host *Host, j *Job) error {
-	if !j.Kind.gated() || j.SentAt == nil || host.AgentProtocol < lookUpProtocol || (j.Kind == KindInit && j.State != JobSucceeded) {
+	if !j.Kind.gated() || j.SentAt == nil || (j.Kind == KindInit && j.State != JobSucceeded) {
+		return nil
+	}
+	return listAnew(ctx, tx, host)
+}
+
+// listAnew asks for the list of a host whose agent knows to give it.
+func listAnew(ctx context.Context, tx IDB, host *Host) error {
+	if host.AgentProtocol < lookUpProtocol {
 		return nil
 	}
 	repo, err := FindRepository(ctx, tx, host.ID)
