@@ -58,7 +58,11 @@ func keepCheck(ctx context.Context, tx IDB, j *Job) error {
 		return nil
 	}
 	repo := *j.RepositoryID
-	err := tx.QueryRowContext(ctx, "select repository_id from repository_urls where url = ?", urlKey(j.RepositoryURL)).Scan(&repo)
+	place, err := placeOf(ctx, tx, j.HostID, j.RepositoryURL)
+	if err != nil {
+		return err
+	}
+	err = tx.QueryRowContext(ctx, "select repository_id from repository_urls where url = ?", place).Scan(&repo)
 	if err != nil && !isNoRows(err) {
 		return err
 	}

@@ -205,7 +205,7 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 	if err := f.validate(); err != nil {
 		return nil, err
 	}
-	r := &HostRepository{HostID: host, URL: f.URL, URLKey: urlKey(f.URL)}
+	r := &HostRepository{HostID: host, URL: f.URL}
 	err := Tx(ctx, db, func(tx IDB) error {
 		key, err := seal.current(ctx, tx)
 		if err != nil {
@@ -219,6 +219,9 @@ func BindRepository(ctx context.Context, db *DB, seal *Sealer, host HostID, f Re
 		}
 		was, err := FindRepository(ctx, tx, host)
 		if err != nil && CodeOf(err) != ENotFound {
+			return err
+		}
+		if r.URLKey, err = placeOf(ctx, tx, host, r.URL); err != nil {
 			return err
 		}
 		if err := knowURL(ctx, tx, r.URLKey); err != nil {
@@ -338,6 +341,25 @@ func urlKey(raw string) string {
 	return raw
 }
 
+// ownKey is the address of a host that finds another repository at an URL than
+// others do. No URL has a line break in it.
+func ownKey(urlKey string, host HostID) string { return urlKey + "\n" + host.String() }
+
+// placeOf is the address that an URL is for a host: its own one from the day on
+// that it had one, whatever was bound in between, else the one of all.
+func placeOf(ctx context.Context, tx IDB, host HostID, rawURL string) (string, error) {
+	key := urlKey(rawURL)
+	own := ownKey(key, host)
+	var has bool
+	if err := tx.QueryRowContext(ctx, "select exists (select from repository_urls where url = ?)", own).Scan(&has); err != nil {
+		return "", fmt.Errorf("place of URL: %w", err)
+	}
+	if has {
+		return own, nil
+	}
+	return key, nil
+}
+
 // knowURL gives an address that is new to the fleet a repository.
 func knowURL(ctx context.Context, tx IDB, key string) error {
 	_, err := tx.ExecContext(ctx, `with r as (
@@ -410,69 +432,92 @@ var resticID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // learnRepository keeps a repository's own id. Where that id is known already,
 // the two were one all along, reached by two URLs: from now on they share the
 // older one's gate, and the owner that was there first is both's, unless a person
-// chose. What removes says nothing of the everyday URL: it may have gone another
-// way.
+// chose. Where the job's URL was known to lead to another one, it does so no
+// more: somebody made the repository anew, or it is on the host itself, and the
+// URL leads other hosts elsewhere. What removes says nothing of the everyday URL:
+// it may have gone another way.
 func learnRepository(ctx context.Context, tx IDB, job *Job, id string) (c OwnerChange, err error) {
 	if job.Kind.removes() || job.RepositoryID == nil || !resticID.MatchString(id) {
 		return c, nil
 	}
-	var known int32
-	err = tx.QueryRowContext(ctx, "select id from repositories where restic_id = ?", id).Scan(&known)
+	repo, err := repositoryNamed(ctx, tx, *job.RepositoryID, id)
+	if err == nil && repo != *job.RepositoryID {
+		c, err = moveURL(ctx, tx, job, repo)
+	}
+	if err != nil {
+		return c, fmt.Errorf("learn repository: %w", err)
+	}
+	return c, nil
+}
+
+// repositoryNamed is the repository with this id of its own: one that is known by
+// it, the one that was seen where that had none yet, or a new one.
+func repositoryNamed(ctx context.Context, tx IDB, seen int32, id string) (repo int32, err error) {
+	err = tx.QueryRowContext(ctx, "select id from repositories where restic_id = ?", id).Scan(&repo)
+	if !isNoRows(err) {
+		return repo, err
+	}
+	err = tx.QueryRowContext(ctx, "update repositories set restic_id = ? where id = ? and restic_id is null returning id", id, seen).Scan(&repo)
 	if isNoRows(err) {
-		return nameRepository(ctx, tx, job, id)
+		err = tx.QueryRowContext(ctx, "insert into repositories (restic_id) values (?) on conflict (restic_id) do update set restic_id = excluded.restic_id returning id", id).Scan(&repo)
 	}
-	if err != nil {
-		return c, fmt.Errorf("learn repository: %w", err)
-	}
-	if known == *job.RepositoryID {
-		return c, nil
-	}
-	_, err = tx.ExecContext(ctx, `insert into repository_damage select ?, d.subset, d.found_at, d.job_id, d.seen_at, d.errors
-		from repository_damage d join repositories r on r.id = d.repository_id where r.id = ? and r.restic_id is null on conflict do nothing`, known, *job.RepositoryID)
-	if err != nil {
-		return c, fmt.Errorf("learn repository: %w", err)
-	}
-	return moveURL(ctx, tx, job.RepositoryURL, *job.RepositoryID, known)
+	return repo, err
 }
 
-// nameRepository gives the job's repository its id; where it has another one
-// (somebody made the repository anew at the same URL), the URL gets a
-// repository of its own.
-func nameRepository(ctx context.Context, tx IDB, job *Job, id string) (c OwnerChange, err error) {
-	res, err := tx.ExecContext(ctx, "update repositories set restic_id = ? where id = ? and restic_id is null", id, *job.RepositoryID)
+// moveURL lets the URL of a job lead to another repository, for all that are
+// bound to it; for its host alone where others are, and the repository that it
+// led to is known to them by an id of its own.
+func moveURL(ctx context.Context, tx IDB, job *Job, to int32) (c OwnerChange, err error) {
+	from := *job.RepositoryID
+	key, err := placeOf(ctx, tx, job.HostID, job.RepositoryURL)
 	if err != nil {
-		return c, fmt.Errorf("learn repository: %w", err)
+		return c, err
 	}
-	if n, _ := res.RowsAffected(); n > 0 {
-		return c, nil
+	// Claims of all hosts at that place wait until this is decided.
+	var others bool
+	err = tx.QueryRowContext(ctx, `select r.restic_id is not null and exists (select from host_repositories hr join hosts h on h.id = hr.host_id and h.archived_at is null
+			where hr.url_key = u.url and hr.host_id <> ?)
+		from repository_urls u join repositories r on r.id = u.repository_id where u.url = ? and r.id = ? for no key update of u`, job.HostID, key, from).Scan(&others)
+	if isNoRows(err) {
+		return c, nil // it leads elsewhere since
 	}
-	var fresh int32
-	if err := tx.QueryRowContext(ctx, "insert into repositories (restic_id) values (?) returning id", id).Scan(&fresh); err != nil {
-		return c, fmt.Errorf("learn repository: %w", err)
+	if err != nil {
+		return c, err
 	}
-	return moveURL(ctx, tx, job.RepositoryURL, *job.RepositoryID, fresh)
-}
-
-func moveURL(ctx context.Context, tx IDB, rawURL string, from, to int32) (c OwnerChange, err error) {
-	key := urlKey(rawURL)
-	if _, err := tx.ExecContext(ctx, "update repository_urls set repository_id = ? where repository_id = ? and url = ?", to, from, key); err != nil {
-		return c, fmt.Errorf("learn repository: %w", err)
+	shared := key
+	if others {
+		key = ownKey(shared, job.HostID)
+		_, err = tx.ExecContext(ctx, "insert into repository_urls (url, repository_id) values (?, ?)", key, to)
+		if err == nil {
+			_, err = tx.ExecContext(ctx, "update host_repositories set url_key = ? where host_id = ? and url_key = ?", key, job.HostID, shared)
+		}
+	} else {
+		_, err = tx.ExecContext(ctx, `insert into repository_damage select ?0, d.subset, d.found_at, d.job_id, d.seen_at, d.errors
+			from repository_damage d join repositories r on r.id = d.repository_id where r.id = ?1 and r.restic_id is null on conflict do nothing`, to, from)
+		if err == nil {
+			_, err = tx.ExecContext(ctx, "update repository_urls set repository_id = ? where url = ?", to, key)
+		}
+	}
+	if err != nil {
+		return c, err
 	}
 	// What waits goes through the new gate. What is under way can't take it any
 	// more, perhaps beside others that are: it counts there without.
 	_, err = tx.ExecContext(ctx, `update jobs set repository_id = ?0, gate = null where repository_id = ?1 and state in ('queued', 'sent', 'running', 'lost')
 		and (host_id in (select host_id from host_repositories where url_key = ?2) or not exists (select from repository_urls where repository_id = ?1))`, to, from, key)
 	if err != nil {
-		return c, fmt.Errorf("learn repository: %w", err)
-	}
-	if err := oneOwner(ctx, tx, key, from, to); err != nil {
-		return c, fmt.Errorf("learn repository: %w", err)
-	}
-	if c, err = ownRepositories(ctx, tx, key); err != nil {
 		return c, err
 	}
-	if c.Hosts, err = hostsOf(ctx, tx, []int32{to}); err != nil {
-		return c, fmt.Errorf("learn repository: %w", err)
+	if err := oneOwner(ctx, tx, key, from, to); err != nil {
+		return c, err
 	}
-	return c, nil
+	if c, err = ownRepositories(ctx, tx, key); err == nil && others {
+		var left OwnerChange
+		left, err = ownRepositories(ctx, tx, shared)
+		c.Ended = append(c.Ended, left.Ended...)
+	}
+	if err == nil {
+		c.Hosts, err = hostsOf(ctx, tx, []int32{from, to})
+	}
+	return c, err
 }

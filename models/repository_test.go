@@ -1,6 +1,9 @@
 package models_test
 
 import (
+	"fmt"
+	"slices"
+	"sync"
 	"testing"
 
 	"resticfleet/agent/protocol"
@@ -124,6 +127,153 @@ func TestARepositoryMadeAnewIsAnother(t *testing.T) {
 	}
 	if r := b.repository(h); r.ResticID != snapshot("2") {
 		t.Errorf("known as %s", r.ResticID)
+	}
+}
+
+// One URL leads two hosts to repositories of their own, as a path on each or an
+// address behind each does: they are one until their ids are known, and two from
+// then on, whoever is there first and whatever is bound anew; both keep what is
+// theirs.
+func TestOneURLLeadsHostsToRepositoriesOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	one, g1, link1 := b.backup("web-1", "/mnt/backup")
+	two, g2, link2 := b.backup("web-2", "/mnt/backup/")
+	three, g3, link3 := b.backup("web-3", "/mnt/backup")
+	b.run(g1)
+	b.learns(b.claim(one, link1), snapshot("1"))
+	b.exec("insert into repository_damage (repository_id, subset, found_at, job_id, seen_at) values (?, '', now(), gen_random_uuid(), now())", b.repository(one).RepositoryID)
+	b.run(g2)
+	running := b.claim(two, link2)
+	waiting := b.run(g2)
+	same := func(a, c *models.Host, id string) {
+		t.Helper()
+		if x, y := b.repository(a), b.repository(c); x.RepositoryID != y.RepositoryID || x.ResticID != id || y.ResticID != id {
+			t.Errorf("%s and %s are at %d %.2s and %d %.2s", a.Name, c.Name, x.RepositoryID, x.ResticID, y.RepositoryID, y.ResticID)
+		}
+	}
+	apart := func() {
+		t.Helper()
+		if x, y := b.repository(one), b.repository(two); x.RepositoryID == y.RepositoryID || x.ResticID != snapshot("1") || y.ResticID != snapshot("2") {
+			t.Errorf("at %d %.2s and %d %.2s", x.RepositoryID, x.ResticID, y.RepositoryID, y.ResticID)
+		}
+		for _, h := range []*models.Host{one, two} {
+			if o := must[*models.Owner](t)(models.FindOwner(b.ctx, b.db, h.ID)); o.HostID != h.ID {
+				t.Errorf("the owner of %s's repository is %s", h.Name, o.Name)
+			}
+		}
+	}
+	damaged := func(h *models.Host) int {
+		return must[models.CheckRound](t)(models.FindCheckRound(b.ctx, b.db, h.ID)).Damaged
+	}
+	b.learns(running, snapshot("2"))
+	apart()
+	same(one, three, snapshot("1")) // as far as that is known
+	if damaged(one) != 1 || damaged(two) != 0 {
+		t.Errorf("damaged: %d of the one, %d of the other", damaged(one), damaged(two))
+	}
+	// Exclusive work of the one stands before no backup of the other.
+	exclusive := must[*models.Job](t)(models.RunOnHost(b.ctx, b.db, one.ID, models.KindInit, models.System))
+	if j := b.claim(one, link1); j == nil || j.ID != exclusive.ID {
+		t.Fatalf("claimed %v", j)
+	}
+	j := b.claim(two, link2)
+	if j == nil || j.ID != waiting.ID {
+		t.Fatal("the other's gate is shut")
+	}
+	b.learns(j, snapshot("2"))
+	b.learns(b.job(exclusive.ID), snapshot("1"))
+	apart()
+	// What a check finds is told of its own.
+	check := must[*models.Job](t)(models.RunMaintenance(b.ctx, b.db, two.ID, models.KindCheck, models.System))
+	if j := b.claim(two, link2); j == nil || j.ID != check.ID {
+		t.Fatalf("claimed %v", j)
+	}
+	b.finish(check, protocol.Finished{Outcome: protocol.OutcomeFailed, ErrorCode: protocol.ErrDamaged, RepositoryID: snapshot("2"), Stats: map[string]any{"num_errors": 3}})
+	if damaged(one) != 1 || damaged(two) != 1 {
+		t.Errorf("damaged: %d of the one, %d of the other", damaged(one), damaged(two))
+	}
+	// Bound again, after another or none, it stays where it was.
+	must[*models.HostRepository](t)(models.BindMaintenance(b.ctx, b.db, b.seal, two.ID, models.MaintenanceFields{URL: "/mnt/second", Password: "correct horse"}))
+	for _, url := range []string{"/mnt/backup", "local:/mnt/backup/"} {
+		b.bind(two, url)
+		apart()
+	}
+	if r := b.repository(two); !r.HasMaintenance() {
+		t.Error("its second credentials are lost")
+	}
+	b.bind(two, "/mnt/other")
+	b.bind(two, "/mnt/backup")
+	apart()
+	if err := models.UnbindRepository(b.ctx, b.db, two.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.bind(two, "/mnt/backup")
+	apart()
+
+	// One that several share after all is made anew: whoever has seen it first, in
+	// the end they share it.
+	next := func(h *models.Host, g *models.Group, link int64, id string) {
+		t.Helper()
+		b.run(g)
+		b.learns(b.claim(h, link), id)
+	}
+	next(three, g3, link3, snapshot("1"))
+	next(one, g1, link1, snapshot("3"))
+	if b.repository(three).ResticID != snapshot("1") {
+		t.Error("what the third host has is not known yet")
+	}
+	next(three, g3, link3, snapshot("3"))
+	same(one, three, snapshot("3"))
+	next(two, g2, link2, snapshot("3"))
+	same(one, two, snapshot("3"))
+	next(three, g3, link3, snapshot("4")) // alone at the URL now
+	if b.repository(three).ResticID != snapshot("4") {
+		t.Errorf("known as %.2s", b.repository(three).ResticID)
+	}
+	same(one, two, snapshot("3"))
+}
+
+// Two hosts tell two ids of one URL at the same time.
+func TestTwoIDsOfOneURLAtOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	hosts, running := make([]*models.Host, 6), make([]*models.Job, 6)
+	for n := range hosts {
+		var g *models.Group
+		var link int64
+		hosts[n], g, link = b.backup(fmt.Sprint("web-", n), "/mnt/backup")
+		b.run(g)
+		running[n] = b.claim(hosts[n], link)
+	}
+	var all sync.WaitGroup
+	for n, h := range hosts {
+		all.Go(func() {
+			var err error
+			for range len(hosts) { // an agent repeats what could not be stored
+				err = models.Tx(b.ctx, b.db, func(tx models.IDB) error {
+					_, err := models.JobFinished(b.ctx, tx, h, protocol.Finished{
+						JobID: running[n].ID.String(), Outcome: protocol.OutcomeSucceeded, RepositoryID: snapshot(fmt.Sprint(n % 3)), SnapshotID: snapshot("a"),
+					})
+					return err
+				})
+				if err == nil {
+					return
+				}
+			}
+			t.Error(err)
+		})
+	}
+	all.Wait()
+	for n, h := range hosts {
+		r := b.repository(h)
+		if r.ResticID != snapshot(fmt.Sprint(n%3)) {
+			t.Errorf("%s is at %.2s, want %d", h.Name, r.ResticID, n%3)
+		}
+		o := must[*models.Owner](t)(models.FindOwner(b.ctx, b.db, h.ID))
+		if len(o.Sharers) != 2 || !slices.ContainsFunc(o.Sharers, func(s models.Sharer) bool { return s.ID == o.HostID }) {
+			t.Errorf("%s's repository is owned by %s, shared by %v", h.Name, o.Name, o.Sharers)
+		}
 	}
 }
 
