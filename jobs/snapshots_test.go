@@ -301,6 +301,72 @@ func TestAnAgentsListIsOnlyTakenAsFarAsItCanBeOne(t *testing.T) {
 	}
 }
 
+// No agent fills the database or a server's memory with one answer: a piece
+// beyond what is kept is refused, and an answer without it changes nothing.
+func TestAnAnswerIsBoundedAsAWhole(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h, link := b.snapshotHost("web-1")
+	b.refreshed(h, link, snapshotNo(h, 1), snapshotNo(h, 2))
+	piece := func(run protocol.Run, seq int64, items []json.RawMessage) string {
+		t.Helper()
+		return b.say(0, link, protocol.TypeAnswer, protocol.Answer{JobID: run.JobID, Seq: seq, Items: items}).Rejected
+	}
+	ends := func(run protocol.Run, last int64) {
+		t.Helper()
+		b.answered(link, run, last)
+		if j := b.job(must[models.JobID](t)(models.ParseID[models.JobID](run.JobID))); j.State != models.JobFailed || j.ErrorCode != protocol.ErrAnswerIncomplete {
+			t.Errorf("it is %s %s: %s", j.State, j.ErrorCode, j.Error)
+		}
+	}
+	for column, most := range map[string]int{"item_count": 1_000_000, "bytes": 256 << 20} {
+		must[*models.Job](t)(b.servers[0].RefreshSnapshots(b.ctx, h.ID, models.System))
+		run := b.next(link)
+		if why := piece(run, 1, raw(snapshotNo(h, 3), snapshotNo(h, 4))); why != "" {
+			t.Fatal(why)
+		}
+		has := b.count("select " + column + " from job_answers where seq = 1")
+		if has < 2 || column == "bytes" && has < len(raw(snapshotNo(h, 3))[0]) {
+			t.Errorf("%s of two: %d", column, has)
+		}
+		b.exec("update job_answers set "+column+" = ?", most-has)
+		if why := piece(run, 2, raw(snapshotNo(h, 5), snapshotNo(h, 6))); why != "" {
+			t.Errorf("the last that there is room for is refused: %s", why)
+		}
+		if why := piece(run, 3, raw(snapshotNo(h, 7))); !strings.Contains(why, "1,000,000 items and 256 MiB") {
+			t.Errorf("one beyond: %q", why)
+		}
+		if why := piece(run, 1, raw(snapshotNo(h, 3), snapshotNo(h, 4))); why != "" {
+			t.Errorf("one that is repeated: %q", why)
+		}
+		ends(run, 3)
+		if got := b.listed(h); got != "2 1" {
+			t.Errorf("listed %q", got)
+		}
+	}
+	// Of a plan less is kept.
+	j, _, err := models.AskPreview(b.ctx, b.db, h.ID, b.group(h, "www").ID, models.Retention{KeepLast: 1}, models.System)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := b.next(link)
+	for seq := range int64(2) {
+		if why := piece(run, seq+1, slices.Repeat(raw(protocol.PlanItem{}), 20_000)); why != "" {
+			t.Fatal(why)
+		}
+	}
+	if why := piece(run, 3, slices.Repeat(raw(protocol.PlanItem{}), 10_001)); !strings.Contains(why, "50,000 items and 32 MiB") {
+		t.Errorf("one beyond: %q", why)
+	}
+	if why := piece(run, 3, raw(7)); !strings.Contains(why, "part of a plan") {
+		t.Errorf("something else: %q", why)
+	}
+	ends(run, 3)
+	if _, err := models.PreviewAnswer(b.ctx, b.db, j.ID); models.CodeOf(err) != models.EUnavailable {
+		t.Errorf("half a plan: %v", err)
+	}
+}
+
 func TestHoldsAndDeletionsKeepOutOfEachOthersWay(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -11,8 +11,8 @@ import (
 	"resticfleet/agent/protocol"
 )
 
-// The bounds of a look-up's answer. An agent cuts pieces just below a frame; of
-// one snapshot no more is kept than a page and a filter need.
+// The bounds of a look-up's answer. An agent cuts pieces below a frame; of one
+// snapshot no more is kept than a page and a filter need.
 const (
 	maxAnswers       = 1000
 	maxAnswerItems   = 20_000 // in a piece
@@ -21,10 +21,20 @@ const (
 	maxSnapshotText  = 400
 )
 
+// answerBound is how much of one job's answer is kept until it ends.
+type answerBound struct{ items, bytes int }
+
+// A list of 100,000 snapshots has about 50 MiB, one of each hour for ten years 40.
+// A plan is one group's, and one server reads it whole.
+var (
+	listBound = answerBound{items: 1_000_000, bytes: 256 << 20}
+	planBound = answerBound{items: 50_000, bytes: 32 << 20}
+)
+
 // JobAnswer keeps a piece of what a look-up found, once, until the job ends.
 // Whatever an agent sends, only what can be stored and shown comes through; a
 // piece with something in it that can't be a snapshot or a change is refused, and
-// the answer is incomplete without it.
+// so is one beyond what is kept of an answer: it is incomplete without.
 func JobAnswer(ctx context.Context, tx IDB, host HostID, m protocol.Answer) error {
 	j, err := agentJob(ctx, tx, host, m.JobID)
 	if err != nil {
@@ -39,9 +49,11 @@ func JobAnswer(ctx context.Context, tx IDB, host HostID, m protocol.Answer) erro
 	if len(m.Items) > maxAnswerItems {
 		return Invalid("items", "are more than %d: send smaller pieces", maxAnswerItems)
 	}
-	read := anyItem
+	read, most := anyItem, listBound
 	switch {
-	case j.Kind == KindSnapshots && j.Spec.Preview == nil:
+	case j.Spec.Preview != nil:
+		read, most = planItem, planBound
+	case j.Kind == KindSnapshots:
 		read = snapshotItem
 	case j.Kind == KindDiff:
 		read = changeItem
@@ -54,7 +66,20 @@ func JobAnswer(ctx context.Context, tx IDB, host HostID, m protocol.Answer) erro
 		}
 		items = append(items, item)
 	}
-	_, err = tx.ExecContext(ctx, "insert into job_answers (job_id, seq, items) values (?, ?, ?) on conflict do nothing", j.ID, m.Seq, jsonb{items})
+	text, err := json.Marshal(items)
+	if err != nil {
+		return fmt.Errorf("job answer: %w", err)
+	}
+	var has answerBound
+	err = tx.QueryRowContext(ctx, "select coalesce(sum(item_count), 0), coalesce(sum(bytes), 0) from job_answers where job_id = ? and seq <> ?", j.ID, m.Seq).Scan(&has.items, &has.bytes)
+	if err != nil {
+		return fmt.Errorf("job answer: %w", err)
+	}
+	if has.items+len(items) > most.items || has.bytes+len(text) > most.bytes {
+		return Invalid("items", "are too many: an answer may have %s items and %d MiB in all", english.Sprint(most.items), most.bytes>>20)
+	}
+	_, err = tx.ExecContext(ctx, "insert into job_answers (job_id, seq, items, item_count, bytes) values (?, ?, ?::jsonb, ?, ?) on conflict do nothing",
+		j.ID, m.Seq, string(text), len(items), len(text))
 	if err != nil {
 		return fmt.Errorf("job answer: %w", err)
 	}
@@ -67,6 +92,13 @@ func anyItem(raw json.RawMessage) (any, error) {
 		return nil, Invalid("items", "are not JSON")
 	}
 	return cleanJSON(item), nil
+}
+
+func planItem(raw json.RawMessage) (any, error) {
+	if err := json.Unmarshal(raw, &protocol.PlanItem{}); err != nil {
+		return nil, Invalid("items", "hold something that is not part of a plan")
+	}
+	return anyItem(raw)
 }
 
 // listedSnapshot is a snapshot as reconcile reads it.

@@ -159,18 +159,25 @@ func PreviewAnswer(ctx context.Context, db *DB, id JobID) (*RetentionPlan, error
 	}
 	var plan *RetentionPlan
 	err = Tx(ctx, db, func(tx IDB) error {
+		if j.State != JobSucceeded {
+			if _, err := tx.ExecContext(ctx, "delete from job_answers where job_id = ?", id); err != nil {
+				return fmt.Errorf("preview: %w", err)
+			}
+			return nil
+		}
 		var pieces []struct {
 			Items []protocol.PlanItem `bun:"type:jsonb"`
 		}
 		if err := tx.NewRaw("with gone as (delete from job_answers where job_id = ? returning seq, items) select items from gone order by seq", id).Scan(ctx, &pieces); err != nil {
 			return fmt.Errorf("preview: %w", err)
 		}
-		if j.State != JobSucceeded {
-			return nil
-		}
-		held, err := HeldSnapshots(ctx, tx, j.HostID)
+		ids, err := HeldSnapshots(ctx, tx, j.HostID)
 		if err != nil {
 			return err
+		}
+		held := make(map[string]bool, len(ids))
+		for _, id := range ids {
+			held[id] = true
 		}
 		plan = &RetentionPlan{}
 		for _, piece := range pieces {
@@ -196,11 +203,11 @@ func PreviewAnswer(ctx context.Context, db *DB, id JobID) (*RetentionPlan, error
 	return plan, nil
 }
 
-func (p *RetentionPlan) add(item protocol.PlanItem, held []string) {
+func (p *RetentionPlan) add(item protocol.PlanItem, held map[string]bool) {
 	if !resticID.MatchString(item.Snapshot.ID) {
 		return
 	}
-	s := PlannedSnapshot{Snapshot: item.Snapshot, Held: slices.Contains(held, item.Snapshot.ID)}
+	s := PlannedSnapshot{Snapshot: item.Snapshot, Held: held[item.Snapshot.ID]}
 	for _, reason := range item.Reasons[:min(len(item.Reasons), 20)] {
 		s.Reasons = append(s.Reasons, CleanText(reason, 200))
 	}
