@@ -143,10 +143,14 @@ func dueMaintenance(ctx context.Context, db IDB, now time.Time, where string, ar
 		return nil, fmt.Errorf("due maintenance: %w", err)
 	}
 	var due []DueMaintenance
+	specs := map[string]cronspec.Spec{} // a fleet has few, and parsing costs most
 	for _, r := range rows {
-		spec, err := cronspec.Parse(r.Cron)
-		if err != nil {
-			continue // stored by a version with other rules
+		spec, parsed := specs[r.Cron]
+		if !parsed {
+			if spec, err = cronspec.Parse(r.Cron); err != nil {
+				continue // stored by a version with other rules
+			}
+			specs[r.Cron] = spec
 		}
 		at, ok := spec.Latest(r.Since, now, zoneNamed(r.Timezone))
 		if !ok {

@@ -28,6 +28,9 @@ func (s Spec) Next(after time.Time, loc *time.Location) time.Time {
 // until: what a schedule that was not watched meanwhile still owes.
 func (s Spec) Latest(after, until time.Time, loc *time.Location) (time.Time, bool) {
 	after, until = after.Round(0), until.Round(0) // wall clocks decide here
+	if first := s.Next(after, loc); first.IsZero() || first.After(until) {
+		return time.Time{}, false // as it is most of the time
+	}
 	// The stretch to look at doubles towards the past until it holds a due
 	// time, so that a long absence costs no walk through all it missed.
 	var newest time.Time
