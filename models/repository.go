@@ -345,6 +345,14 @@ func urlKey(raw string) string {
 // others do. No URL has a line break in it.
 func ownKey(urlKey string, host HostID) string { return urlKey + "\n" + host.String() }
 
+// leadsApart tells of an address that means another place on each host: a path, or
+// a server on the host itself. Any other leads all to the same one.
+func leadsApart(urlKey string) bool {
+	return RepositoryScheme(urlKey) == "local" || atLoopback.MatchString(urlKey)
+}
+
+var atLoopback = regexp.MustCompile(`^[a-z0-9]+:([a-z]+:)?(//)?([^@/]*@)?(localhost|127(\.\d+){3}|\[::1\])([:/]|$)`)
+
 // placeOf is the address that an URL is for a host: its own one from the day on
 // that it had one, whatever was bound in between, else the one of all.
 func placeOf(ctx context.Context, tx IDB, host HostID, rawURL string) (string, error) {
@@ -465,8 +473,9 @@ func repositoryNamed(ctx context.Context, tx IDB, seen int32, id string) (repo i
 }
 
 // moveURL lets the URL of a job lead to another repository, for all that are
-// bound to it; for its host alone where others are, and the repository that it
-// led to is known to them by an id of its own.
+// bound to it: it was made anew there. For its host alone where others are, the
+// URL may lead each elsewhere, and the repository that it led to is known to them
+// by an id of its own.
 func moveURL(ctx context.Context, tx IDB, job *Job, to int32) (c OwnerChange, err error) {
 	from := *job.RepositoryID
 	key, err := placeOf(ctx, tx, job.HostID, job.RepositoryURL)
@@ -484,6 +493,7 @@ func moveURL(ctx context.Context, tx IDB, job *Job, to int32) (c OwnerChange, er
 	if err != nil {
 		return c, err
 	}
+	others = others && leadsApart(key)
 	shared := key
 	if others {
 		key = ownKey(shared, job.HostID)

@@ -234,6 +234,30 @@ func TestOneURLLeadsHostsToRepositoriesOfTheirOwn(t *testing.T) {
 	same(one, two, snapshot("3"))
 }
 
+// A URL of a server that all reach is one place: what one host finds made anew
+// there is made anew for all.
+func TestASharedServersRepositoryIsMadeAnewForAll(t *testing.T) {
+	t.Parallel()
+	for url, apart := range map[string]bool{
+		"rest:http://nas:8000/x": false, "rest:https://127.example.net/x": false, "sftp:backup@nas:/srv": false, "s3:https://localhost.example.net/b": false, "b2:bucket:x": false,
+		"rest:http://localhost:8000/x": true, "rest:http://127.0.0.1/x": true, "rest:https://[::1]:8000/": true, "sftp:backup@localhost:/srv": true, "sftp://backup@127.0.0.1//srv": true, "/mnt/backup": true,
+	} {
+		t.Run(url, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			one, g1, link1 := b.backup("web-1", url)
+			two, _, _ := b.backup("web-2", url)
+			for _, id := range []string{snapshot("1"), snapshot("2")} {
+				b.run(g1)
+				b.learns(b.claim(one, link1), id)
+			}
+			if x, y := b.repository(one), b.repository(two); x.ResticID != snapshot("2") || (x.RepositoryID != y.RepositoryID) != apart {
+				t.Errorf("at %d %.2s and %d %.2s", x.RepositoryID, x.ResticID, y.RepositoryID, y.ResticID)
+			}
+		})
+	}
+}
+
 // Two hosts tell two ids of one URL at the same time.
 func TestTwoIDsOfOneURLAtOnce(t *testing.T) {
 	t.Parallel()
