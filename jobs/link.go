@@ -248,8 +248,9 @@ func (l *Link) newSchedule(version int64) bool {
 	return true
 }
 
-// appendCommand puts a claimed job into words. One that can't be is failed
-// here and now, so that it doesn't stand in the others' way.
+// appendCommand puts a claimed job into words. One that can't be is ended here
+// and now, so that it doesn't stand in the others' way: as failed, or as lost
+// where its agent may have it already.
 func (s *Service) appendCommand(ctx context.Context, out []protocol.Envelope, j *models.Job) []protocol.Envelope {
 	run, err := s.command(ctx, j)
 	if err == nil {
@@ -260,22 +261,33 @@ func (s *Service) appendCommand(ctx context.Context, out []protocol.Envelope, j 
 		return append(out, protocol.Seal(id, protocol.TypeRun, run))
 	}
 	s.Log.ErrorContext(ctx, "command can't be sent", "job.id", j.ID, "host.id", j.HostID, "err", err)
-	why := "The server could not prepare this job: its own log says why. Mend that, then run it again."
+	why, code := "The server could not prepare this job: its own log says why. Mend that, then run it again.", protocol.ErrNoSecrets
 	var e *models.Error
 	if errors.As(err, &e) {
 		why = e.Error()
 	}
-	if j.SettleAfter != nil {
-		err = models.GiveUpSettling(ctx, s.DB, j.ID, why)
-	} else {
-		err = models.FailUnsendable(ctx, s.DB, j.ID, protocol.ErrNoSecrets, why)
+	if errors.Is(err, errOtherRepository) {
+		code = models.CodeOtherRepository
+	}
+	switch {
+	case j.SettleAfter != nil:
+		err = models.GiveUp(ctx, s.DB, j.ID, models.CodeJournalLost,
+			"The agent's state directory was replaced or rolled back since this job was sent, and its repository can't be asked what became of it: "+why)
+	case j.Doubtful:
+		err = models.GiveUp(ctx, s.DB, j.ID, code, why+" It was sent before, and the host may have it all the same: then its result replaces this.")
+	default:
+		err = models.FailUnsendable(ctx, s.DB, j.ID, code, why)
 	}
 	if err != nil {
-		s.Log.ErrorContext(ctx, "job can't be failed", "job.id", j.ID, "err", err)
+		s.Log.ErrorContext(ctx, "job can't be ended", "job.id", j.ID, "err", err)
 	}
-	s.jobChanged(j)
+	s.wakeWaiting(ctx, j)
 	return out
 }
+
+// errOtherRepository is of a job that was claimed for the repository that its
+// host had before: it would run outside the new one's gate.
+var errOtherRepository = models.Conflict("The host has another repository now, and this job was for the former one. If it is wanted there too, run it again.")
 
 // command is what an agent needs to run a job; credentials are added here, at
 // sending, sealed to the agent's key.
@@ -296,6 +308,8 @@ func (s *Service) command(ctx context.Context, j *models.Job) (protocol.Run, err
 	switch {
 	case run.Settle && !j.InItsRepository(repo):
 		return protocol.Run{}, models.Conflict("The host has another repository now. Look in the former one whether a snapshot was made.")
+	case !j.InItsRepository(repo):
+		return protocol.Run{}, errOtherRepository
 	case !run.Settle:
 		run.Includes, run.Excludes = j.Spec.Includes, j.Spec.Excludes
 		run.Forget, run.SnapshotIDs, run.Preview = j.Spec.Forget, j.Spec.SnapshotIDs, j.Spec.Preview

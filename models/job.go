@@ -151,6 +151,9 @@ type Job struct {
 	// that it was sent to; see Settle.
 	OfferAfter *time.Time
 	OfferedAt  *time.Time `bun:",scanonly"`
+	// Doubtful: it was offered before, and whoever has it had no chance to say so
+	// since; see Reoffer.
+	Doubtful bool `bun:",scanonly"`
 	// Overtaken: exclusive work has gone before this waiting backup.
 	Overtaken bool
 	Gate      *string `bun:",scanonly"`

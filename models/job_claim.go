@@ -183,7 +183,8 @@ func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, ge
 // not left to another (OfferAfter), and those that it is to be asked about
 // (SettleAfter), that were last offered over an older link, or longer ago than
 // after, and marks them as offered now. Once a job went to several agents it
-// belongs to none.
+// belongs to none. One is Doubtful unless the link's hello came after the last
+// offer: that would have named it.
 func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after time.Duration) ([]*Job, error) {
 	var jobs []*Job
 	err := Tx(ctx, db, func(tx IDB) error {
@@ -191,11 +192,12 @@ func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after t
 		if err := HoldGeneration(ctx, tx, host, generation); err != nil {
 			return err
 		}
-		err := tx.NewRaw(`update jobs set offered_at = now(), claim_generation = ?,
+		err := tx.NewRaw(`with was as (select id, claim_generation = ?0 or offer_after is not null as doubtful from jobs
+				where host_id = ?1 and (settle_after <= now() or `+toOffer+`)
+					and (claim_generation <> ?0 or offered_at < now() - ?2::interval) order by id for no key update)
+			update jobs j set offered_at = now(), claim_generation = ?0,
 				claim_instance = case when claim_instance = (select agent_instance from hosts where id = host_id) then claim_instance else '' end
-			where host_id = ? and (settle_after <= now() or `+toOffer+`)
-				and (claim_generation <> ? or offered_at < now() - ?::interval)
-			returning *`, generation, host, generation, interval(after)).Scan(ctx, &jobs)
+			from was where j.id = was.id returning j.*, was.doubtful`, generation, host, interval(after)).Scan(ctx, &jobs)
 		if err != nil {
 			return fmt.Errorf("offer again: %w", err)
 		}

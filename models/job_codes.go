@@ -8,6 +8,7 @@ const (
 	CodeHostSilent        = "host_silent"         // its host had it and fell silent
 	CodeJournalLost       = "journal_lost"        // its agent no longer knows it
 	CodeNoRepositoryBound = "no_repository_bound" // its host has no repository
+	CodeOtherRepository   = "other_repository"    // its host got another one before it was accepted
 	CodeStillBusy         = "still_busy"          // the last one of this kind has not ended
 	CodeNothingToDo       = "nothing_to_do"       // no group of the host has a retention policy
 	CodeNotOwner          = "not_owner"           // another host prunes and checks the shared repository

@@ -102,18 +102,18 @@ func taken(ctx context.Context, tx IDB, host *Host, id JobID) error {
 	return nil
 }
 
-// GiveUpSettling leaves a job lost whose repository can't be asked.
-func GiveUpSettling(ctx context.Context, db *DB, id JobID, why string) error {
+// GiveUp leaves a claimed job lost that can be neither sent nor asked about. Its
+// agent's word still replaces that.
+func GiveUp(ctx context.Context, db *DB, id JobID, code, why string) error {
 	return Tx(ctx, db, func(tx IDB) error {
 		_, err := tx.ExecContext(ctx, "update jobs set settle_after = null where id = ?", id)
 		var lost []*Job
 		if err == nil {
 			err = tx.NewRaw(`update jobs set state = 'lost', finished_at = now(), error_code = ?, error = ?
-				where id = ? and state in ('sent', 'running') returning *`, CodeJournalLost,
-				"The agent's state directory was replaced or rolled back since this job was sent, and its repository can't be asked what became of it: "+why, id).Scan(ctx, &lost)
+				where id = ? and state in ('sent', 'running') returning *`, code, why, id).Scan(ctx, &lost)
 		}
 		if err != nil {
-			return fmt.Errorf("give up settling: %w", err)
+			return fmt.Errorf("give up job: %w", err)
 		}
 		return keepLost(ctx, tx, lost)
 	})

@@ -302,6 +302,13 @@ var advices = []advice{
 		act: "Set up repository", to: toRepository,
 	},
 	{
+		code: models.CodeOtherRepository, brief: "other repository now", headline: "The host got another repository meanwhile",
+		steps: []step{
+			{text: "If {host} did it all the same, its agent tells, and this page says so; it then worked in the repository before."},
+			{text: "If it is wanted in the one that the host has now, run it again."},
+		},
+	},
+	{
 		code: models.CodeExpired, brief: "host did not come", headline: "The host did not come in time",
 		steps: []step{
 			{text: "Bring {host} or its agent back: ", link: "see since when it is away", to: toHost, after: "."},
