@@ -2,8 +2,10 @@ package jobs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -258,7 +260,10 @@ func (s *Service) appendCommand(ctx context.Context, out []protocol.Envelope, j 
 		if run.Settle {
 			id = "settle-" + j.ID.String()
 		}
-		return append(out, protocol.Seal(id, protocol.TypeRun, run))
+		m := protocol.Seal(id, protocol.TypeRun, run)
+		if err = fits(m, j.Kind); err == nil {
+			return append(out, m)
+		}
 	}
 	s.Log.ErrorContext(ctx, "command can't be sent", "job.id", j.ID, "host.id", j.HostID, "err", err)
 	why, code := "The server could not prepare this job: its own log says why. Mend that, then run it again.", protocol.ErrNoSecrets
@@ -266,8 +271,11 @@ func (s *Service) appendCommand(ctx context.Context, out []protocol.Envelope, j 
 	if errors.As(err, &e) {
 		why = e.Error()
 	}
-	if errors.Is(err, errOtherRepository) {
+	switch {
+	case errors.Is(err, errOtherRepository):
 		code = models.CodeOtherRepository
+	case models.CodeOf(err) == models.EInvalid:
+		code = protocol.ErrInvalidCommand
 	}
 	switch {
 	case j.SettleAfter != nil:
@@ -288,6 +296,21 @@ func (s *Service) appendCommand(ctx context.Context, out []protocol.Envelope, j 
 // errOtherRepository is of a job that was claimed for the repository that its
 // host had before: it would run outside the new one's gate.
 var errOtherRepository = models.Conflict("The host has another repository now, and this job was for the former one. If it is wanted there too, run it again.")
+
+// fits refuses what is larger than a frame: the agent would end its link at it,
+// and again at every offer.
+func fits(m protocol.Envelope, kind models.JobKind) error {
+	frame, err := json.Marshal(m)
+	if err != nil || len(frame) <= protocol.MaxFrame {
+		return err
+	}
+	smaller := "Shorten the source group's lists of includes and excludes"
+	if kind == models.KindForget {
+		smaller = "Let go of snapshots that are held, or shorten the lists of tags that the policies keep"
+	}
+	return &models.Error{Code: models.EInvalid, Message: fmt.Sprintf(
+		"The command for the agent would be %d KiB, and an agent takes %d KiB at once. %s, then run this again.", (len(frame)+1023)>>10, protocol.MaxFrame>>10, smaller)}
+}
 
 // command is what an agent needs to run a job; credentials are added here, at
 // sending, sealed to the agent's key.
@@ -319,6 +342,9 @@ func (s *Service) command(ctx context.Context, j *models.Job) (protocol.Run, err
 		// Read now, not when the job was made: what was held meanwhile stays.
 		if run.Held, err = models.HeldSnapshots(ctx, s.DB, j.HostID); err != nil {
 			return protocol.Run{}, err
+		}
+		if len(run.SnapshotIDs) > 0 {
+			run.Held = slices.DeleteFunc(run.Held, func(id string) bool { return !slices.Contains(run.SnapshotIDs, id) })
 		}
 	}
 	if j.SourceGroupID != nil && !run.Settle {

@@ -371,8 +371,8 @@ func TestHoldsAndDeletionsKeepOutOfEachOthersWay(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	h, link := b.snapshotHost("web-1")
-	b.refreshed(h, link, snapshotNo(h, 1), snapshotNo(h, 2))
-	one, two := snapshotNo(h, 1).ID, snapshotNo(h, 2).ID
+	b.refreshed(h, link, snapshotNo(h, 1), snapshotNo(h, 2), snapshotNo(h, 3))
+	one, two, three := snapshotNo(h, 1).ID, snapshotNo(h, 2).ID, snapshotNo(h, 3).ID
 	if _, err := b.servers[0].HoldSnapshot(b.ctx, h.ID, one, true, models.System); err != nil {
 		t.Fatal(err)
 	}
@@ -383,16 +383,66 @@ func TestHoldsAndDeletionsKeepOutOfEachOthersWay(t *testing.T) {
 	if again := must[*models.Job](t)(b.servers[1].DeleteSnapshot(b.ctx, h.ID, two, models.System)); again.ID != j.ID {
 		t.Error("a second job for one snapshot")
 	}
+	// What was held since it was asked for is sent with it, and no other.
+	held := must[*models.Job](t)(b.servers[0].DeleteSnapshot(b.ctx, h.ID, three, models.System))
+	if _, err := b.servers[0].HoldSnapshot(b.ctx, h.ID, three, true, models.System); err != nil {
+		t.Fatal(err)
+	}
 	run := b.next(link)
-	if run.Kind != protocol.KindForget || !slices.Equal(run.SnapshotIDs, []string{two}) || !slices.Equal(run.Held, []string{one}) {
+	if run.Kind != protocol.KindForget || !slices.Equal(run.SnapshotIDs, []string{two}) || len(run.Held) != 0 {
 		t.Errorf("sent %+v", run)
 	}
 	if _, err := b.servers[1].HoldSnapshot(b.ctx, h.ID, two, true, models.System); models.CodeOf(err) != models.EConflict {
 		t.Errorf("a hold beside a forget: %v", err)
 	}
 	b.answered(link, run, 0)
+	// The list is asked for anew beside it.
+	run = must[protocol.Run](t)(protocol.Decode[protocol.Run](must[[]protocol.Envelope](t)(b.servers[0].Outgoing(b.ctx, link))[0]))
+	if run.JobID != held.ID.String() || !slices.Equal(run.SnapshotIDs, []string{three}) || !slices.Equal(run.Held, []string{three}) {
+		t.Errorf("sent %+v", run)
+	}
+	b.answered(link, run, 0)
 	if _, err := b.servers[1].HoldSnapshot(b.ctx, h.ID, two, true, models.System); err != nil {
 		t.Error(err)
+	}
+}
+
+// A command that no agent takes ends here, and in its place the link lives and
+// the next one goes out.
+func TestACommandThatIsTooLargeEndsWithItsCause(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, want string
+		grow       func(*bundle, *models.Host, models.JobID)
+	}{
+		{"held snapshots", "Let go of snapshots that are held", func(b *bundle, h *models.Host, _ models.JobID) {
+			b.exec("insert into snapshot_holds (host_id, snapshot_id, held_by) select ?, lpad(to_hex(n), 64, '0'), '' from generate_series(1, 16000) n", h.ID)
+		}},
+		{"tags to keep", "the lists of tags", func(b *bundle, _ *models.Host, id models.JobID) {
+			b.exec(`update jobs set spec = jsonb_build_object('forget', jsonb_build_array(jsonb_build_object('tags', jsonb_build_array('www'),
+				'retention', jsonb_build_object('keep_tags', jsonb_build_array(repeat('"', 600000)))))) where id = ?`, id)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			h, link := b.snapshotHost("web-1")
+			forget := b.exclusive(h, models.KindForget)
+			c.grow(b, h, forget)
+			next := b.run(b.group(h, "www")).ID
+			out := must[[]protocol.Envelope](t)(b.servers[0].Outgoing(b.ctx, link))
+			for _, m := range out {
+				if frame := must[[]byte](t)(json.Marshal(m)); len(frame) > protocol.MaxFrame {
+					t.Errorf("a %s of %d bytes goes out", m.Type, len(frame))
+				}
+			}
+			if got := commands(t, out); !slices.Equal(got, []string{next.String()}) {
+				t.Errorf("commands %v, want the backup behind it", got)
+			}
+			if j := b.job(forget); j.State != models.JobFailed || j.ErrorCode != protocol.ErrInvalidCommand || !strings.Contains(j.Error, "1024 KiB") || !strings.Contains(j.Error, c.want) || !strings.Contains(j.Error, "run this again") {
+				t.Errorf("the forget is %s (%s): %s", j.State, j.ErrorCode, j.Error)
+			}
+		})
 	}
 }
 

@@ -257,8 +257,8 @@ func CountSnapshots(ctx context.Context, db IDB, host HostID) ([]GroupSnapshots,
 	return all, nil
 }
 
-// RemovedAtOnce is how many snapshots one removal names at most, the oldest: with
-// those that are held they have to fit into one protocol.MaxFrame.
+// RemovedAtOnce is how many snapshots one removal names at most, the oldest:
+// they have to fit into one protocol.MaxFrame.
 const RemovedAtOnce = 10_000
 
 // RemoveSnapshots makes the job that forgets all of a group's known snapshots

@@ -271,7 +271,8 @@ type Run struct {
 	// SnapshotIDs are the full ids that a forget removes instead, whatever any
 	// policy says; for diff the two to compare, the older first.
 	SnapshotIDs []string `json:"snapshot_ids,omitempty"`
-	// Held are full ids that no forget removes.
+	// Held are full ids that no forget removes; beside SnapshotIDs only those
+	// that are among them.
 	Held []string `json:"held,omitempty"`
 	// Preview lets snapshots answer with what a forget by this policy would do
 	// (PlanItem) instead of with the list (Snapshot).
