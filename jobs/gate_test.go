@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -96,6 +97,76 @@ func TestALostJobFreesTheGateAndCountsAgainWhenItIsBack(t *testing.T) {
 	b.wantCommands(1, twoLink) // beside a backup that is back
 	b.exec("update jobs set state = 'failed', finished_at = now() where id = ?", lost.ID)
 	b.wantCommands(1, twoLink, second)
+}
+
+// A job that is made just while another learns that its repository is one that
+// was known already waits at that one's gate like every other.
+func TestWhatIsMadeWhileItsRepositoryMovesWaitsAtTheRightGate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	known, moves, shares := b.host("known", "rest:http://a/repo"), b.host("moves", "rest:http://b/repo"), b.host("shares", "rest:http://b/repo")
+	knownLink, _ := b.hello(0, known)
+	movesLink, _ := b.hello(1, moves)
+	sharesLink, _ := b.hello(1, shares)
+	learnt := func(id models.JobID) protocol.Finished {
+		return protocol.Finished{JobID: id.String(), Outcome: protocol.OutcomeSucceeded, RepositoryID: strings.Repeat("9", 64)}
+	}
+	look := b.exclusive(known, models.KindSnapshots)
+	b.wantCommands(0, knownLink, look)
+	b.say(0, knownLink, protocol.TypeFinished, learnt(look))
+	prune := b.exclusive(known, models.KindPrune)
+	b.wantCommands(0, knownLink, prune)
+	look = b.exclusive(moves, models.KindSnapshots)
+	b.wantCommands(1, movesLink, look)
+	group := b.group(shares, "www")
+	var made models.JobID
+	err := models.Tx(b.ctx, b.db, func(tx models.IDB) error {
+		_, err := models.JobFinished(b.ctx, tx, moves, learnt(look))
+		made = b.run(group).ID
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo := must[*models.HostRepository](t)(models.FindRepository(b.ctx, b.db, known.ID)).RepositoryID
+	if *b.job(made).RepositoryID == repo {
+		t.Fatal("it was made too late for what this is about")
+	}
+	b.wantCommands(1, sharesLink) // behind the prune
+	if now := b.job(made); *now.RepositoryID != repo {
+		t.Errorf("it waits in repository %d, want %d", *now.RepositoryID, repo)
+	}
+	b.hints[0].take()
+	b.finish(0, knownLink, prune)
+	if woken := b.hints[0].take(); !slices.Contains(woken, jobs.DispatchTopic(shares.ID)) {
+		t.Errorf("who waits is not woken: %v", woken)
+	}
+	b.wantCommands(1, sharesLink, made)
+}
+
+// Most looks find nothing to claim: those write nothing.
+func TestALookWithoutWorkLocksNoAddress(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	h := b.host("web-1", "/srv/repo")
+	link, _ := b.hello(0, h)
+	locked := func() string {
+		var by string
+		if err := b.db.QueryRowContext(b.ctx, "select xmax::text from repository_urls").Scan(&by); err != nil {
+			t.Fatal(err)
+		}
+		return by
+	}
+	before := locked()
+	b.wantCommands(0, link)
+	if after := locked(); after != before {
+		t.Errorf("its address was locked by %s, before by %s", after, before)
+	}
+	j := b.run(b.group(h, "www"))
+	b.wantCommands(0, link, j.ID)
+	if after := locked(); after == before {
+		t.Error("a claim keeps no address, or this test sees no lock")
+	}
 }
 
 func TestAtMostTwoJobsRunBesideTheGate(t *testing.T) {

@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -32,14 +33,11 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 		if err != nil {
 			return err
 		}
-		if err := holdPlace(ctx, tx, host); err != nil {
-			return err
-		}
-		repo, err := FindRepository(ctx, tx, host)
-		if err != nil && CodeOf(err) != ENotFound {
-			return err
-		}
 		open, err := OpenJobs(ctx, tx, host)
+		if err != nil || !slices.ContainsFunc(open, func(j *Job) bool { return j.State == JobQueued }) {
+			return err
+		}
+		repo, err := holdPlace(ctx, tx, host)
 		if err != nil {
 			return err
 		}
@@ -80,14 +78,28 @@ func Claim(ctx context.Context, db *DB, host HostID, generation int64) (*Job, er
 	return claimed, err
 }
 
-// holdPlace keeps a host's address in its repository until the transaction ends:
-// while somebody learns that it leads to another, its gate is not known.
-func holdPlace(ctx context.Context, tx IDB, host HostID) error {
+// holdPlace reads a host's repository, nil for none, and keeps its address in it
+// until the transaction ends: while somebody learns that it leads to another, its
+// gate is not known. What was made just then waits in the repository before, where
+// nobody asks for it; it waits here from now on.
+func holdPlace(ctx context.Context, tx IDB, host HostID) (*HostRepository, error) {
 	_, err := tx.ExecContext(ctx, "select from repository_urls where url = (select url_key from host_repositories where host_id = ?) for share", host)
 	if err != nil {
-		return fmt.Errorf("claim: %w", err)
+		return nil, fmt.Errorf("claim: %w", err)
 	}
-	return nil
+	repo, err := FindRepository(ctx, tx, host)
+	if CodeOf(err) == ENotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = tx.ExecContext(ctx, "update jobs set repository_id = ? where host_id = ? and state = 'queued' and repository_id is distinct from ?",
+		repo.RepositoryID, host, repo.RepositoryID)
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	return repo, nil
 }
 
 func failUnbound(ctx context.Context, tx IDB, j *Job) error {
