@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"resticfleet/agent/protocol"
 	"resticfleet/jobs"
@@ -97,6 +98,131 @@ func TestALostJobFreesTheGateAndCountsAgainWhenItIsBack(t *testing.T) {
 	b.wantCommands(1, twoLink) // beside a backup that is back
 	b.exec("update jobs set state = 'failed', finished_at = now() where id = ?", lost.ID)
 	b.wantCommands(1, twoLink, second)
+}
+
+// A host dies just when exclusive work is sent to it: the others wait for it no
+// longer than for work that was accepted. When it is back, what it didn't have
+// waits for its turn again; what it did have counts.
+func TestWorkThatWasSentToADeadHostHoldsNobodyBackForLong(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []models.JobKind{models.KindForget, models.KindInit, models.KindBackup} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			dead, here := b.host("dead", "/srv/repo"), b.host("here", "/srv/repo")
+			deadLink, _ := b.hello(0, dead)
+			hereLink, _ := b.hello(1, here)
+			www := b.group(here, "www")
+			var sent models.JobID
+			if kind == models.KindBackup {
+				sent = b.run(b.group(dead, "www")).ID
+			} else {
+				sent = b.exclusive(dead, kind)
+			}
+			b.wantCommands(0, deadLink, sent)
+			prune := b.exclusive(here, models.KindForget)
+			b.wantCommands(1, hereLink)
+			silent := func(d time.Duration) []*models.Job {
+				b.exec("update hosts set last_seen_at = now() - interval '1 hour' where id = ?", dead.ID)
+				b.listened(d)
+				if err := models.TouchLink(b.ctx, b.db, here.ID, hereLink.Generation); err != nil {
+					t.Fatal(err)
+				}
+				return must[[]*models.Job](t)(models.EndSilent(b.ctx, b.db, models.Silence{Expire: 24 * time.Hour, Lose: 15 * time.Minute}))
+			}
+			if told := silent(15 * time.Minute); len(told) != 0 {
+				t.Errorf("too early for %v", told)
+			}
+			b.wantCommands(1, hereLink)
+			if told := silent(time.Second); len(told) != 1 || told[0].ID != sent {
+				t.Errorf("told of %v", told)
+			}
+			if told := silent(time.Second); len(told) != 0 {
+				t.Errorf("told again of %v", told)
+			}
+			if j := b.job(sent); j.State != models.JobSent || j.FinishedAt != nil {
+				t.Errorf("it is %s", j.State)
+			}
+			b.wantCommands(1, hereLink, prune)
+
+			// It is back, without the job, over whichever server: it is not its turn.
+			deadLink, first := b.hello(1, dead)
+			if got := commands(t, first); len(got) != 0 {
+				t.Errorf("beside the other's work %v", got)
+			}
+			b.wantCommands(1, deadLink)
+			backup := b.run(www).ID
+			b.hints[1].take()
+			b.finish(1, hereLink, prune)
+			if woken := b.hints[1].take(); !slices.Contains(woken, jobs.DispatchTopic(dead.ID)) {
+				t.Errorf("it is not woken: %v", woken)
+			}
+			if kind == models.KindBackup {
+				b.wantCommands(1, hereLink, backup) // beside it
+				b.finish(1, hereLink, backup)
+			} else {
+				b.wantCommands(1, hereLink) // behind the work that waits
+			}
+			b.wantCommands(1, deadLink, sent)
+			b.wantCommands(1, deadLink)
+			alone := b.exclusive(here, models.KindForget)
+			b.wantCommands(1, hereLink) // the gate is shut again
+
+			// It dies again, and this time it had the job.
+			silent(16 * time.Minute)
+			if kind == models.KindForget {
+				b.wantCommands(1, hereLink, backup) // overtaken once, not twice
+				b.finish(1, hereLink, backup)
+			}
+			b.wantCommands(1, hereLink, alone)
+			deadLink, first = b.hello(0, dead, protocol.HelloJob{JobID: sent.String(), State: protocol.JobRunning})
+			if got := commands(t, first); len(got) != 0 || b.job(sent).State != models.JobRunning {
+				t.Errorf("back with it, it is %s, offered %v", b.job(sent).State, got)
+			}
+			b.finish(1, hereLink, alone)
+			next := b.exclusive(here, models.KindForget)
+			b.wantCommands(1, hereLink) // what came back counts
+			b.finish(0, deadLink, sent)
+			if kind == models.KindInit {
+				b.wantCommands(1, hereLink, backup)
+				b.finish(1, hereLink, backup)
+			}
+			b.wantCommands(1, hereLink, next)
+		})
+	}
+}
+
+// A polling agent that comes back doesn't say hello: it has its job when it is
+// its turn, and no later.
+func TestASilentPollersWorkIsOfferedAgainInItsTurn(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	polls, here := b.host("polls", "/srv/repo"), b.host("here", "/srv/repo")
+	link, _, err := b.servers[0].Hello(b.ctx, polls, protocol.LinkPolling, protocol.Hello{JournalID: "j"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hereLink, _ := b.hello(1, here)
+	sent := b.exclusive(polls, models.KindForget)
+	b.wantCommands(0, link, sent)
+	b.listened(16 * time.Minute)
+	must[[]*models.Job](t)(models.EndSilent(b.ctx, b.db, models.Silence{Expire: 24 * time.Hour, Lose: 15 * time.Minute}))
+	backup := b.run(b.group(here, "www")).ID
+	b.wantCommands(1, hereLink) // it is there, and waits
+	b.exec("update hosts set last_seen_at = now() - interval '1 hour' where id = ?", polls.ID)
+	b.wantCommands(1, hereLink, backup)
+	if err := models.TouchLink(b.ctx, b.db, polls.ID, link.Generation); err != nil {
+		t.Fatal(err)
+	}
+	if work := must[[]models.HostID](t)(models.HostsWithWork(b.ctx, b.db, []models.HostID{polls.ID})); len(work) != 1 {
+		t.Error("nobody looks whether it is its turn")
+	}
+	b.wantCommands(0, link)
+	b.finish(1, hereLink, backup)
+	b.wantCommands(0, link, sent)
+	b.wantCommands(0, link, sent) // until it is accepted
+	b.say(0, link, protocol.TypeAccepted, protocol.Accepted{JobID: sent.String()})
+	b.wantCommands(0, link)
 }
 
 // A job that is made just while another learns that its repository is one that

@@ -39,7 +39,11 @@ func (s *Service) listenOnce(ctx context.Context) error {
 	ended, err := models.EndSilent(ctx, s.DB, models.Silence{Expire: s.ExpireAfter, Lose: s.LostAfter})
 	for _, j := range ended {
 		failpoint.Hit(failpoint.Judged)
-		s.Log.WarnContext(ctx, "job ended by its host's silence", "job.id", j.ID, "host.id", j.HostID, "state", j.State)
+		if j.State.Ended() {
+			s.Log.WarnContext(ctx, "job ended by its host's silence", "job.id", j.ID, "host.id", j.HostID, "state", j.State)
+		} else {
+			s.Log.WarnContext(ctx, "a host fell silent just when a job was sent to it: the others don't wait for that any more", "job.id", j.ID, "host.id", j.HostID)
+		}
 		s.wakeWaiting(ctx, j)
 	}
 	return err

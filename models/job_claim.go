@@ -137,14 +137,14 @@ func mayLeave(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job
 	err := tx.QueryRowContext(ctx, `select exists (
 			select from jobs where gate && ?::int8range
 		) or exists (
-			select from jobs where state in ('sent', 'running') and gate is null and repository_id = ? and id <> ?
+			select from jobs where state in ('sent', 'running') and gate is null and not `+setAside+` and repository_id = ? and id <> ?
 				and (kind in ('init', 'prune', 'check', 'forget') or (kind = 'backup' and (? or host_id = ?)))
 		) or (? and exists (
 			select from jobs w join hosts h on h.id = w.host_id
-			where w.state = 'queued' and w.repository_id = ? and w.kind in ('init', 'prune', 'check', 'forget') and ?
+			where `+waiting+` and w.repository_id = ? and w.kind in ('init', 'prune', 'check', 'forget') and ?
 		)) or (? and exists (
 			select from jobs w join hosts h on h.id = w.host_id
-			where w.state = 'queued' and w.repository_id = ? and ?
+			where `+waiting+` and w.repository_id = ? and ?
 				and ((w.kind = 'backup' and w.overtaken) or (w.kind in ('prune', 'check', 'forget') and w.id < ?))
 				and not exists (select from jobs i where i.host_id = w.host_id and i.kind = 'init' and i.state in ('queued', 'sent', 'running'))
 		))`,
@@ -156,6 +156,14 @@ func mayLeave(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job
 	}
 	return !blocked, nil
 }
+
+// setAside is SQL for a job that was sent to a host which then fell silent, and
+// that may have arrived or not: it holds nobody back, see EndSilent. It waits like
+// a queued one and takes its gate again before it is offered again.
+const setAside = "(state = 'sent' and accepted_at is null and offered_at is null and settle_after is null)"
+
+// waiting is SQL for a job that waits for its gate.
+const waiting = "(state = 'queued' or " + setAside + ") and state in ('queued', 'sent')"
 
 // gate is the range a job takes: its host's point for a backup, the whole of
 // its repository for exclusive work.
@@ -182,13 +190,22 @@ func take(ctx context.Context, tx IDB, h *Host, repo *HostRepository, j *Job, ge
 	if isNoRows(err) {
 		return nil, nil
 	}
-	if err == nil && j.Kind.overtakes() {
-		_, err = tx.ExecContext(ctx, "update jobs set overtaken = true where state = 'queued' and repository_id = ? and kind = 'backup' and not overtaken", repo.RepositoryID)
+	if err == nil {
+		err = overtake(ctx, tx, repo, j)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	return claimed, nil
+}
+
+// overtake marks the backups that wait while a job goes before them.
+func overtake(ctx context.Context, tx IDB, repo *HostRepository, j *Job) error {
+	if !j.Kind.overtakes() {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "update jobs set overtaken = true where "+waiting+" and repository_id = ? and kind = 'backup' and not overtaken", repo.RepositoryID)
+	return err
 }
 
 // Reoffer returns the claimed jobs that the agent has not accepted and that are
@@ -204,8 +221,11 @@ func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after t
 		if err := HoldGeneration(ctx, tx, host, generation); err != nil {
 			return err
 		}
+		if err := takeAgain(ctx, tx, host); err != nil {
+			return err
+		}
 		err := tx.NewRaw(`with was as (select id, claim_generation = ?0 or offer_after is not null as doubtful from jobs
-				where host_id = ?1 and (settle_after <= now() or `+toOffer+`)
+				where host_id = ?1 and (settle_after <= now() or `+toOffer+`) and not `+setAside+`
 					and (claim_generation <> ?0 or offered_at < now() - ?2::interval) order by id for no key update)
 			update jobs j set offered_at = now(), claim_generation = ?0,
 				claim_instance = case when claim_instance = (select agent_instance from hosts where id = host_id) then claim_instance else '' end
@@ -215,7 +235,59 @@ func Reoffer(ctx context.Context, db *DB, host HostID, generation int64, after t
 		}
 		return nil
 	})
+	// Another server's claim came between the look and the take.
+	if violated(err, pgExclusionViolation, "jobs_gate") {
+		return nil, nil
+	}
 	return jobs, err
+}
+
+// takeAgain gives those of a host's jobs that were set aside their gates again,
+// by the rules of a claim. One that was for another repository needs none: it
+// won't be sent.
+func takeAgain(ctx context.Context, tx IDB, host HostID) error {
+	var aside []*Job
+	err := tx.NewSelect().Model(&aside).Where("host_id = ? and "+setAside+" and "+toOffer, host).OrderExpr("id").Scan(ctx)
+	if err != nil {
+		return fmt.Errorf("offer again: %w", err)
+	}
+	if len(aside) == 0 {
+		return nil
+	}
+	h, err := FindHost(ctx, tx, host)
+	if err != nil {
+		return err
+	}
+	repo, err := holdPlace(ctx, tx, host)
+	if err != nil {
+		return err
+	}
+	open, err := OpenJobs(ctx, tx, host)
+	if err != nil {
+		return err
+	}
+	for _, j := range aside {
+		in, taken := j.RepositoryID, (*string)(nil)
+		if repo != nil && j.InItsRepository(repo) {
+			free, err := mayLeave(ctx, tx, h, repo, j, open)
+			if err != nil {
+				return err
+			}
+			if !free {
+				continue
+			}
+			s := gate(repo.RepositoryID, h.No, j.Kind)
+			in, taken = &repo.RepositoryID, &s
+			if err := overtake(ctx, tx, repo, j); err != nil {
+				return fmt.Errorf("offer again: %w", err)
+			}
+		}
+		_, err := tx.ExecContext(ctx, "update jobs set gate = ?::int8range, repository_id = ?, offered_at = 'epoch' where id = ? and "+setAside, taken, in, j.ID)
+		if err != nil {
+			return fmt.Errorf("offer again: %w", err)
+		}
+	}
+	return nil
 }
 
 // CancelsFor returns the jobs of a host that the agent has and should end.
@@ -254,7 +326,7 @@ func HostsWithWork(ctx context.Context, db IDB, linked []HostID) ([]HostID, erro
 // HostsWaitingFor returns the hosts whose jobs wait for a repository's gate.
 func HostsWaitingFor(ctx context.Context, db IDB, repository int32) ([]HostID, error) {
 	var ids []HostID
-	err := db.NewRaw("select distinct host_id from jobs where state = 'queued' and repository_id = ?", repository).Scan(ctx, &ids)
+	err := db.NewRaw("select distinct host_id from jobs where "+waiting+" and repository_id = ?", repository).Scan(ctx, &ids)
 	if err != nil {
 		return nil, fmt.Errorf("hosts waiting: %w", err)
 	}

@@ -12,13 +12,14 @@ type Silence struct {
 	// Expire ends a job that its host never came for.
 	Expire time.Duration
 	// Lose gives up on a job that its host had accepted. A late true result
-	// still replaces it.
+	// still replaces it. One that was sent and not accepted is set aside.
 	Lose time.Duration
 }
 
-// EndSilent ends the jobs of hosts that were silent for too long and returns
-// them. Any server may call it at any time: the rows themselves say what is
-// due.
+// EndSilent ends the jobs of hosts that were silent for too long. Those that may
+// have reached their host, which expire much later, it sets aside, so that nobody
+// waits for a gate behind them. It returns both. Any server may call it at any
+// time: the rows themselves say what is due.
 func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
 	var ended []*Job
 	err := Tx(ctx, db, func(tx IDB) error {
@@ -50,7 +51,20 @@ func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
 			}
 			ended = append(ended, jobs...)
 		}
-		return keepLost(ctx, tx, ended)
+		if err := keepLost(ctx, tx, ended); err != nil {
+			return err
+		}
+		var aside []*Job
+		err := tx.NewRaw(`update jobs j set gate = null, offered_at = null
+			from hosts h where h.id = j.host_id and j.state = 'sent' and j.accepted_at is null and j.settle_after is null and j.offered_at is not null
+				and j.kind in ('backup', 'init', 'forget', 'prune', 'check')
+				and `+heardNow+` - greatest(j.heard, h.heard) > ?::interval
+			returning j.*`, interval(s.Lose)).Scan(ctx, &aside)
+		if err != nil {
+			return fmt.Errorf("set jobs aside: %w", err)
+		}
+		ended = append(ended, aside...)
+		return nil
 	})
 	return ended, err
 }

@@ -44,11 +44,13 @@ func Waits(ctx context.Context, db IDB, jobs []*Job) (map[JobID]Wait, error) {
 }
 
 // openJob is a job that has not ended, with the repository that its host has
-// now, 0 for none, and whether the host is there.
+// now, 0 for none, and whether the host is there. Waits: it is queued, or set
+// aside.
 type openJob struct {
 	Job        `bun:",extend"`
 	Repository int32
 	There      bool
+	Waits      bool
 }
 
 // openBeside reads the open jobs of hosts, and those of others in the hosts'
@@ -59,7 +61,7 @@ func openBeside(ctx context.Context, db IDB, hosts []HostID) ([]*openJob, error)
 			o as (select id from jobs where state in ('queued', 'sent', 'running') and host_id in (?0)
 				union select id from jobs where state in ('queued', 'sent', 'running') and repository_id in (select repository_id from r))
 		select j.id, j.host_id, j.kind, j.state, j.overtaken, j.source_group_name, j.repository_id, h.name as host_name, coalesce(r.repository_id, 0) as repository,
-			?1 as there
+			?1 as there, `+waiting+` as waits
 		from o join jobs j on j.id = o.id join hosts h on h.id = j.host_id left join r on r.host_id = j.host_id
 		order by j.id limit 5000`, bun.List(hosts), hostLinked).Scan(ctx, &open)
 	if err != nil {
@@ -75,11 +77,11 @@ func behind(waits *openJob, open []*openJob) *Job {
 	var besides []*Job
 	j := &waits.Job
 	for _, o := range open {
-		other, underWay := &o.Job, o.State != JobQueued
+		other, underWay := &o.Job, !o.Waits
 		sameHost, sameRepository := other.HostID == j.HostID, other.RepositoryID != nil && *other.RepositoryID == waits.Repository
 		switch {
 		case other.ID == j.ID:
-		case sameHost && other.Kind == KindInit && underWay:
+		case sameHost && other.Kind == KindInit && other.State != JobQueued:
 			return other
 		case sameHost && other.Kind == KindInit && j.Kind != KindInit:
 			asked = first(asked, other)
