@@ -446,6 +446,59 @@ func TestACommandThatIsTooLargeEndsWithItsCause(t *testing.T) {
 	}
 }
 
+// A forget that its silent host may have, or has, is still out: nothing that it
+// could remove is promised to stay.
+func TestNothingIsHeldBesideAForgetThatMayStillRun(t *testing.T) {
+	t.Parallel()
+	for _, accepted := range []bool{false, true} {
+		for _, comes := range []string{"", protocol.JobAccepted, protocol.JobRunning} {
+			t.Run(fmt.Sprintf("accepted %v, comes back %q", accepted, comes), func(t *testing.T) {
+				t.Parallel()
+				b := setup(t)
+				h, link := b.snapshotHost("web-1")
+				b.refreshed(h, link, snapshotNo(h, 1), snapshotNo(h, 2))
+				one := snapshotNo(h, 1).ID
+				forget := must[*models.Job](t)(b.servers[0].DeleteSnapshot(b.ctx, h.ID, snapshotNo(h, 2).ID, models.System)).ID
+				b.wantCommands(0, link, forget)
+				want := models.JobExpired
+				if accepted {
+					b.say(0, link, protocol.TypeAccepted, protocol.Accepted{JobID: forget.String(), JournalID: "journal of web-1"})
+					want = models.JobLost
+				}
+				refused := func(when string) {
+					t.Helper()
+					if _, err := b.servers[1].HoldSnapshot(b.ctx, h.ID, one, true, models.System); models.CodeOf(err) != models.EConflict {
+						t.Errorf("%s a hold is answered with %v", when, err)
+					}
+				}
+				refused("while it is sent")
+				b.listened(25 * time.Hour)
+				must[[]*models.Job](t)(models.EndSilent(b.ctx, b.db, models.Silence{Expire: 24 * time.Hour, Lose: 15 * time.Minute}))
+				if j := b.job(forget); j.State != want {
+					t.Fatalf("it is %s, want %s", j.State, want)
+				}
+				b.exec("update jobs set finished_at = now() - interval '3 days' where id = ?", forget)
+				refused("days later")
+
+				if comes == "" {
+					link, _ = b.hello(1, h)
+				} else {
+					known := protocol.HelloJob{JobID: forget.String(), State: comes}
+					link, _ = b.hello(1, h, known)
+					refused("when the host is back with it")
+					b.hello(0, h, known)
+					link, _ = b.hello(1, h, known)
+					refused("later on")
+					b.ends(1, link, forget, protocol.Finished{Outcome: protocol.OutcomeSucceeded})
+				}
+				if _, err := b.servers[1].HoldSnapshot(b.ctx, h.ID, one, true, models.System); err != nil {
+					t.Errorf("when it is over: %v, it is %s", err, b.job(forget).State)
+				}
+			})
+		}
+	}
+}
+
 func TestAComparisonIsAskedForOnceAndKept(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

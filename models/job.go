@@ -138,9 +138,11 @@ type Job struct {
 	SourceGroupName string
 	Spec            JobSpec `bun:"type:jsonb"`
 
-	RepositoryID    *int32
-	RepositoryURL   string `bun:"repository_url"`
-	Attempt         int
+	RepositoryID  *int32
+	RepositoryURL string `bun:"repository_url"`
+	Attempt       int
+	// ClaimGeneration is of the newest link over which it was offered, or whose
+	// hello named it, or that its host had when it ended for its silence.
 	ClaimGeneration int64
 	ClaimJournalID  string
 	ClaimInstance   string

@@ -93,9 +93,9 @@ func (s *Settlement) leave(ctx context.Context, tx IDB, j *Job, from, now time.T
 
 // taken keeps that the agent of this hello has a job; see JobAccepted.
 func taken(ctx context.Context, tx IDB, host *Host, id JobID) error {
-	_, err := tx.ExecContext(ctx, `update jobs set claim_journal_id = ?, claim_instance = ?, settle_after = null, offer_after = null,
+	_, err := tx.ExecContext(ctx, `update jobs set claim_generation = ?, claim_journal_id = ?, claim_instance = ?, settle_after = null, offer_after = null,
 		accepted_at = coalesce(accepted_at, case when settle_after is not null then sent_at end) where id = ?`,
-		host.JournalID, host.AgentInstance, id)
+		host.LinkGeneration, host.JournalID, host.AgentInstance, id)
 	if err != nil {
 		return fmt.Errorf("settle: %w", err)
 	}

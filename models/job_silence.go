@@ -41,7 +41,7 @@ func EndSilent(ctx context.Context, db *DB, s Silence) ([]*Job, error) {
 			},
 		} {
 			var jobs []*Job
-			err := tx.NewRaw(`update jobs j set state = ?, finished_at = now(), error_code = ?, error = ?
+			err := tx.NewRaw(`update jobs j set state = ?, finished_at = now(), error_code = ?, error = ?, claim_generation = h.link_generation
 				from hosts h where h.id = j.host_id and `+rule.which+`
 					and `+heardNow+` - greatest(j.heard, h.heard) > ?::interval
 				returning j.*`,

@@ -174,6 +174,11 @@ func HeldSnapshots(ctx context.Context, db IDB, host HostID) ([]string, error) {
 	return ids, nil
 }
 
+// mayStillRun is SQL for a job that its agent has, or may have. One that ended
+// for its host's silence may run until a hello doesn't name it.
+const mayStillRun = `(state in ('sent', 'running') or (state = 'lost' and finished_at > now() - interval '1 day')
+	or (error_code in (?, ?) and sent_at is not null and claim_generation = (select link_generation from hosts where hosts.id = host_id)))`
+
 // HoldSnapshot keeps that a snapshot is never forgotten, or may be again. A
 // forget that was sent has read what is held: beside it a new hold would promise
 // too much, and is EConflict.
@@ -191,9 +196,9 @@ func HoldSnapshot(ctx context.Context, db *DB, host HostID, id string, held bool
 			_, err = tx.ExecContext(ctx, "delete from snapshot_holds where host_id = ? and snapshot_id = ?", host, s.ID)
 		} else {
 			var forgets bool
-			err = tx.QueryRowContext(ctx, "select exists (select from jobs where host_id = ? and kind = 'forget' and state in ('sent', 'running', 'lost') and (state <> 'lost' or finished_at > now() - interval '1 day'))", host).Scan(&forgets)
+			err = tx.QueryRowContext(ctx, "select exists (select from jobs where host_id = ? and kind = 'forget' and "+mayStillRun+")", host, CodeHostSilent, CodeExpired).Scan(&forgets)
 			if err == nil && forgets {
-				return Conflict("Snapshots of this host are being removed just now, perhaps this one too. Hold it when that has ended.")
+				return Conflict("Snapshots of this host are being removed just now, or will be when the host is back, perhaps this one too. Hold it when that has ended.")
 			}
 			if err == nil {
 				_, err = tx.ExecContext(ctx, "insert into snapshot_holds (host_id, snapshot_id, held_by) values (?, ?, ?) on conflict do nothing", host, s.ID, actor.Name)
