@@ -344,7 +344,11 @@ func (s *Service) command(ctx context.Context, j *models.Job) (protocol.Run, err
 			return protocol.Run{}, err
 		}
 		if len(run.SnapshotIDs) > 0 {
-			run.Held = slices.DeleteFunc(run.Held, func(id string) bool { return !slices.Contains(run.SnapshotIDs, id) })
+			held := run.Held
+			run.Held = slices.DeleteFunc(slices.Clone(run.SnapshotIDs), func(id string) bool {
+				_, is := slices.BinarySearch(held, id)
+				return !is
+			})
 		}
 	}
 	if j.SourceGroupID != nil && !run.Settle {

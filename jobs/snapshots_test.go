@@ -481,10 +481,10 @@ func TestNothingIsHeldBesideAForgetThatMayStillRun(t *testing.T) {
 				refused("days later")
 
 				if comes == "" {
-					link, _ = b.hello(1, h)
+					b.hello(1, h)
 				} else {
 					known := protocol.HelloJob{JobID: forget.String(), State: comes}
-					link, _ = b.hello(1, h, known)
+					b.hello(1, h, known)
 					refused("when the host is back with it")
 					b.hello(0, h, known)
 					link, _ = b.hello(1, h, known)

@@ -163,7 +163,7 @@ func noSnapshot(id string) *Error {
 	return e
 }
 
-// HeldSnapshots are the full ids of a host's snapshots that must never be
+// HeldSnapshots are the full ids, sorted, of a host's snapshots that must never be
 // forgotten.
 func HeldSnapshots(ctx context.Context, db IDB, host HostID) ([]string, error) {
 	var ids []string
