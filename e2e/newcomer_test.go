@@ -45,6 +45,17 @@ func TestANewcomerGetsToAGoodBackup(t *testing.T) {
 	p.click(p.button("Add host"))
 	p.sees(p.heading("Add nas-02"))
 	h.id = p.pathPart(2)
+	// That it is copied is said although the page looks again just then.
+	if said := p.script(`async () => {
+		const button = document.querySelector("[data-copy=enrol-command]");
+		button.click();
+		while (button.textContent !== "Copied") await new Promise(requestAnimationFrame);
+		button.textContent = "Copy";
+		button.dispatchEvent(new CustomEvent("htmx:after:swap", {bubbles: true, detail: {ctx: {}}}));
+		return button.textContent;
+	}`); said != "Copied" {
+		t.Errorf("after a swap the button says %v", said)
+	}
 	enroll := p.copied("Copy", "#enrol-command")
 	run := p.copied("Copy start", "#run-command")
 	p.says(p.Locator("#step-1"), "Waiting for nas-02 to call")

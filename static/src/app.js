@@ -178,10 +178,24 @@ async function copyText(button) {
 		getSelection().selectAllChildren(source);
 		if (!document.execCommand("copy")) return;
 	}
-	const text = button.textContent;
-	button.textContent = "Copied";
-	setTimeout(() => { button.textContent = text; }, 2000);
+	clearTimeout(copiedTimer);
+	copied = button.dataset.copy;
+	sayOfCopy("Copied");
+	copiedTimer = setTimeout(() => {
+		sayOfCopy("Copy");
+		copied = "";
+	}, 2000);
 }
+
+// The button says so for a while, also where the page is swapped meanwhile.
+let copied = "";
+let copiedTimer = 0;
+function sayOfCopy(text) {
+	for (const button of document.querySelectorAll("[data-copy]")) {
+		if (button.dataset.copy === copied) button.textContent = text;
+	}
+}
+addEventListener("htmx:after:swap", () => sayOfCopy("Copied"));
 
 // --- The dialog -----------------------------------------------------------
 
