@@ -145,7 +145,7 @@ func presentGroup(h *models.HostState, g *models.Group, days []ui.Day, now time.
 		v.Detail = waitsFor(h, j, now)
 		return v
 	}
-	v.State, v.Detail = ui.Running, "looking at what there is to do"
+	v.State, v.Detail = ui.Running, "counting the files"
 	if p := j.Progress; p != nil {
 		v.Percent, v.StateText = p.Percent, ui.Percent(p.Percent)
 		if p.SecondsRemaining > 0 {

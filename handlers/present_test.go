@@ -37,8 +37,8 @@ func TestAGroupSaysWhatItIsAt(t *testing.T) {
 		"behind a prune":   {here, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, models.Wait{Behind: &models.Job{Kind: models.KindPrune}}, ui.Waiting, "behind Prune", false},
 		"away":             {&models.Host{EnrolledAt: &now}, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, models.Wait{}, ui.Waiting, "until the host is back", false},
 		"not enrolled":     {&models.Host{}, models.Group{}, []*models.Job{backup(models.JobQueued, www)}, models.Wait{}, ui.Waiting, "until its agent calls", false},
-		"just begun":       {here, models.Group{}, []*models.Job{backup(models.JobRunning, www)}, models.Wait{}, ui.Running, "looking at what there is to do", false},
-		"running, another": {here, models.Group{}, []*models.Job{backup(models.JobRunning, www), backup(models.JobQueued, www)}, models.Wait{}, ui.Running, "looking at what there is to do", false},
+		"just begun":       {here, models.Group{}, []*models.Job{backup(models.JobRunning, www)}, models.Wait{}, ui.Running, "counting the files", false},
+		"running, another": {here, models.Group{}, []*models.Job{backup(models.JobRunning, www), backup(models.JobQueued, www)}, models.Wait{}, ui.Running, "counting the files", false},
 	} {
 		c.group.ID, c.group.Name = www.ID, www.Name
 		h := &models.HostState{Host: c.host, Groups: []*models.Group{&c.group}, Open: c.open}
